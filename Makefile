@@ -1,0 +1,85 @@
+# LTSP Fleet. `make demo` and `make test` install what they need on Debian 12 (root); see README.md.
+
+SHELL := /bin/bash
+BUILD := .build
+BIN   := $(BUILD)/bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/ltsp-fleet/ltsp-fleet/internal/buildinfo.version=$(VERSION)
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+BINARIES := ./controller/cmd/ltsp-controller ./satellite/cmd/ltsp-satellite ./client-agent/cmd/ltsp-agent ./ctl/cmd/ltspctl
+
+.PHONY: all build build-all packages demo test unit race component e2e fuzz lint generate generate-check vulncheck bench bench-nbd bench-boot clean
+
+all: build
+
+# The four static binaries for this machine, in .build/bin.
+build:
+	@mkdir -p $(BIN)
+	$(GO_BUILD) -o $(BIN)/ $(BINARIES)
+
+# The same for amd64 and arm64, in .build/linux-ARCH.
+build-all:
+	for arch in amd64 arm64; do mkdir -p $(BUILD)/linux-$$arch && GOARCH=$$arch $(GO_BUILD) -o $(BUILD)/linux-$$arch/ $(BINARIES) || exit 1; done
+
+# Debian packages that the demo and the tests use; does nothing when they are there.
+packages:
+	@.ci/packages
+
+# A VM netboots a real image through controller and satellite. KEEP=1 leaves it running.
+demo: packages build
+	go run ./integration/cmd/demo -bin $(BIN) -cache $(BUILD)/cache $(if $(KEEP),-keep)
+
+# All that CI runs of tests: unit, component (daemons in namespaces, other people's clients) and end to end (VMs).
+test: packages build unit component e2e
+
+unit:
+	go test ./...
+
+race:
+	go test -race ./...
+
+component:
+	go test -tags component -p 1 -timeout 20m ./...
+
+e2e: build
+	LTSP_BIN=$(abspath $(BIN)) LTSP_CACHE=$(abspath $(BUILD)/cache) go test -tags e2e -count=1 -timeout 60m -v ./integration/...
+
+# Each fuzz target for FUZZTIME.
+FUZZTIME ?= 10s
+fuzz:
+	.ci/fuzz $(FUZZTIME)
+
+lint: generate-check
+	cd .tools && go tool buf lint ..
+	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
+	go vet ./... && go vet -tags component ./... && go vet -tags e2e ./...
+	cd .tools/lint && go build -o ../../$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	$(BIN)/golangci-lint run ./...
+
+vulncheck:
+	cd .tools/lint && go build -o ../../$(BIN)/govulncheck golang.org/x/vuln/cmd/govulncheck
+	$(BIN)/govulncheck ./...
+
+# Generated code from proto/, beside the sources.
+generate:
+	@mkdir -p $(BIN)
+	cd .tools && go build -o ../$(BIN)/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	PATH=$(abspath $(BIN)):$$PATH buf generate --template proto/buf.gen.yaml
+
+# Fails when the committed code is not what the sources generate.
+generate-check: generate
+	git diff --exit-code -- proto
+
+bench:
+	go test -run '^$$' -bench . -benchtime 2s ./internal/... ./satellite/... ./controller/...
+
+# NBD against nbdkit in one run.
+bench-nbd: packages
+	go test -tags component -run '^$$' -bench Storm -benchtime 1x ./satellite/internal/nbd
+
+# PXE to healthy, bytes on the wire, initrd sizes, memory of the daemons.
+bench-boot: packages build
+	go run ./integration/cmd/demo -bin $(BIN) -cache $(BUILD)/cache -bench
+
+clean:
+	rm -rf $(BUILD)

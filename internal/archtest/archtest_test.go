@@ -1,0 +1,128 @@
+// Package archtest keeps the arrows of docs/architecture.md one-way: each rule forbids imports and says why. It has tests only.
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/ltsp-fleet/ltsp-fleet/"
+
+// A rule forbids packages under From to import packages under any of Forbidden, except from packages under Except. With Deep the whole
+// dependency tree counts, else direct imports only. Paths without a dot in the first element are within the module.
+type rule struct {
+	from      string
+	forbidden []string
+	except    []string
+	deep      bool
+	why       string
+}
+
+var rules = []rule{
+	{from: "internal", forbidden: []string{"controller", "satellite", "client-agent", "ctl", "integration", "proto"}, deep: true,
+		why: "what parts share knows no part and no generated code"},
+	{from: "controller", forbidden: []string{"satellite", "client-agent", "ctl", "integration"}, deep: true, why: "parts meet on the wire only"},
+	{from: "satellite", forbidden: []string{"controller", "client-agent", "ctl", "integration"}, deep: true, why: "parts meet on the wire only"},
+	{from: "client-agent", forbidden: []string{"controller", "satellite", "ctl", "integration"}, deep: true, why: "parts meet on the wire only"},
+	{from: "ctl", forbidden: []string{"controller", "satellite", "client-agent", "integration"}, deep: true, why: "parts meet on the wire only"},
+	{from: "client-agent", forbidden: []string{"net/http", "google.golang.org/grpc", "google.golang.org/protobuf", "go.etcd.io/bbolt",
+		"github.com/spf13", "github.com/prometheus", "proto"}, deep: true, why: "the agent rides in every initrd"},
+	{from: "controller", forbidden: []string{"go.etcd.io/bbolt"}, except: []string{"controller/internal/store"}, why: "one door to the database"},
+	{from: "satellite", forbidden: []string{"go.etcd.io/bbolt"}, except: []string{"satellite/internal/state"}, why: "one door to the database"},
+	{from: "satellite", forbidden: []string{"github.com/hashicorp/memberlist"}, except: []string{"satellite/internal/gossip"}, why: "one door to memberlist"},
+	{from: "satellite", forbidden: []string{"github.com/insomniacslk/dhcp"}, except: []string{"satellite/internal/dhcp"}, why: "one door to the DHCP codec"},
+	{from: "satellite", forbidden: []string{"github.com/pin/tftp"}, except: []string{"satellite/internal/tftp"}, why: "one door to the TFTP library"},
+	{from: "satellite", forbidden: []string{"proto", "google.golang.org/grpc"}, except: []string{"satellite/internal/upstream"}, why: "generated types stop at upstream"},
+	{from: "controller", forbidden: []string{"proto", "google.golang.org/grpc"}, except: []string{"controller/internal/api"}, why: "generated types stop at api"},
+	{from: "satellite/internal/lease", forbidden: []string{"net/http", "satellite/internal/state", "satellite/internal/dhcp"}, deep: true, why: "a decision room"},
+	{from: "satellite/internal/bootmenu", forbidden: []string{"net/http", "satellite/internal/state"}, deep: true, why: "a decision room"},
+	{from: "controller/internal/fleet", forbidden: []string{"net/http", "controller/internal/store", "controller/internal/api"}, deep: true, why: "a decision room"},
+	{from: "controller/internal/enroll", forbidden: []string{"net/http", "controller/internal/store", "controller/internal/api"}, deep: true, why: "a decision room"},
+}
+
+type pkg struct {
+	ImportPath   string
+	Imports      []string
+	Deps         []string
+	TestImports  []string
+	Standard     bool
+	DepsErrors   []struct{ Err string }
+	ForTest      string
+	XTestImports []string
+}
+
+// under tells whether an import path lies in the given tree.
+func under(path, tree string) bool {
+	if !strings.Contains(strings.SplitN(tree, "/", 2)[0], ".") && tree != "net/http" {
+		tree = module + tree
+	}
+	return path == tree || strings.HasPrefix(path, tree+"/")
+}
+
+func underAny(path string, trees []string) bool {
+	return slices.ContainsFunc(trees, func(t string) bool { return under(path, t) })
+}
+
+func load(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,Deps", module+"...")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []pkg
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+func TestArrowsPointDownwards(t *testing.T) {
+	all := load(t)
+	for _, r := range rules {
+		matched := false
+		for _, p := range all {
+			if !under(p.ImportPath, r.from) || underAny(p.ImportPath, r.except) {
+				continue
+			}
+			matched = true
+			imports := p.Imports
+			if r.deep {
+				imports = p.Deps
+			}
+			for _, i := range imports {
+				if underAny(i, r.forbidden) {
+					t.Errorf("%s imports %s: %s", strings.TrimPrefix(p.ImportPath, module), strings.TrimPrefix(i, module), r.why)
+				}
+			}
+		}
+		if !matched {
+			t.Errorf("rule for %q matches no package: mend or remove it", r.from)
+		}
+	}
+}
+
+// TestPackagesAreDocumented wants a package comment in each package.
+func TestPackagesAreDocumented(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", "{{if not .Doc}}{{.ImportPath}}{{end}}", module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for _, p := range strings.Fields(string(out)) {
+		if !strings.Contains(p, "/proto/") && !strings.HasSuffix(p, "/archtest") {
+			t.Errorf("package %s has no package comment", p)
+		}
+	}
+}
