@@ -233,3 +233,13 @@ func (a *Artifact) validate() error {
 	}
 	return nil
 }
+
+// MarshalText implements encoding.TextMarshaler with the form of String.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler with the form of ParseID.
+func (id *ID) UnmarshalText(text []byte) error {
+	parsed, err := ParseID(string(text))
+	*id = parsed
+	return err
+}

@@ -62,16 +62,22 @@ func ParseIdentity(u *url.URL) (Identity, error) {
 	if u == nil || u.Scheme != "ltsp" {
 		return Identity{}, ErrIdentity
 	}
+	var id Identity
 	parts := strings.Split(strings.TrimPrefix(u.Path, "/"), "/")
 	switch {
 	case u.Host == string(Controller) && u.Path == "":
-		return Identity{Role: Controller}, nil
+		id = Identity{Role: Controller}
 	case u.Host == string(Admin) && len(parts) == 1 && CheckName(parts[0]) == nil:
-		return Identity{Role: Admin, Name: parts[0]}, nil
+		id = Identity{Role: Admin, Name: parts[0]}
 	case u.Host == "site" && len(parts) == 3 && parts[1] == string(Satellite) && CheckName(parts[0]) == nil && CheckName(parts[2]) == nil:
-		return Identity{Role: Satellite, Site: parts[0], Name: parts[2]}, nil
+		id = Identity{Role: Satellite, Site: parts[0], Name: parts[2]}
+	default:
+		return Identity{}, fmt.Errorf("%w: %s", ErrIdentity, u)
 	}
-	return Identity{}, fmt.Errorf("%w: %s", ErrIdentity, u)
+	if id.String() != u.String() { // a query, a fragment, a user: one identity has one spelling
+		return Identity{}, fmt.Errorf("%w: %s", ErrIdentity, u)
+	}
+	return id, nil
 }
 
 // FromCertificate returns the identity of a certificate: its only URI.
@@ -106,7 +112,7 @@ func NewCSR(key *ecdsa.PrivateKey) ([]byte, error) {
 	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "ltsp"}}, key)
 }
 
-// EncodeCertificate and EncodeKey return PEM.
+// EncodeCertificate returns a certificate's DER as PEM.
 func EncodeCertificate(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }

@@ -118,6 +118,9 @@ func expectController(leaf *x509.Certificate) error {
 
 // verifyChain checks signature and usage, not the dates: it asks as of a moment within the leaf's life.
 func verifyChain(chain []*x509.Certificate, ca *x509.Certificate, usage x509.ExtKeyUsage) error {
+	if len(chain) == 0 {
+		return fmt.Errorf("%w: the peer showed none", ErrIdentity)
+	}
 	return verifyChainAt(chain, ca, usage, chain[0].NotBefore.Add(time.Second))
 }
 
