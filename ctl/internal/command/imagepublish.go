@@ -85,14 +85,14 @@ type teller struct {
 	bar *progress.Bar
 }
 
-func (t *teller) step(what string, total uint64) func(uint64) {
+func (t *teller) step(what string) func(done, total int64) {
 	t.end()
-	if total == 0 {
-		t.r.Step("%s", what)
-		return nil
+	t.bar = t.r.Bar(what, 0)
+	bar := t.bar
+	return func(done, total int64) {
+		bar.Total(uint64(total))
+		bar.Set(uint64(done))
 	}
-	t.bar = t.r.Bar(what, total)
-	return t.bar.Set
 }
 
 func (t *teller) end() {

@@ -29,8 +29,8 @@ type Options struct {
 	CacheDir string
 	// Shallow skips the check of every block of the image.
 	Shallow bool
-	// Step, if not nil, is told what begins; total is its size in bytes, or 0. It returns who is told the progress (nil: nobody).
-	Step func(what string, total uint64) func(done uint64)
+	// Step, if not nil, is told what begins. It returns who is told the progress in bytes (nil: nobody).
+	Step func(what string) func(done, total int64)
 }
 
 // Prepare makes a version ready to be uploaded. Errors about the image are inspect.Error. The caller closes what it gets.
@@ -39,7 +39,7 @@ func Prepare(ctx context.Context, o Options) (*Prepared, error) {
 		return nil, err
 	}
 	if o.Step == nil {
-		o.Step = func(string, uint64) func(uint64) { return nil }
+		o.Step = func(string) func(int64, int64) { return nil }
 	}
 	f, err := os.Open(o.File)
 	if err != nil {
@@ -58,8 +58,7 @@ func (p *Prepared) fill(ctx context.Context, f *os.File, o Options) error {
 		return fmt.Errorf("open image: %w", err)
 	}
 	size := info.Size()
-	told := o.Step("checking the image", uint64(size))
-	report, err := inspect.Inspect(ctx, f, size, inspect.Options{Arch: o.Arch, Deep: !o.Shallow, Progress: progress(told)})
+	report, err := inspect.Inspect(ctx, f, size, inspect.Options{Arch: o.Arch, Deep: !o.Shallow, Progress: o.Step("checking the image")})
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.File, err)
 	}
@@ -83,8 +82,7 @@ func (p *Prepared) fill(ctx context.Context, f *os.File, o Options) error {
 
 // addDisk cuts the squashfs and computes the digest of its disk.
 func (p *Prepared) addDisk(ctx context.Context, f io.ReaderAt, size int64, o Options) error {
-	told := o.Step("cutting it into chunks", uint64(size))
-	if err := p.add(ctx, manifest.Squashfs, f, size, chunk.CutSquashfs, progress(told)); err != nil {
+	if err := p.add(ctx, manifest.Squashfs, f, size, chunk.CutSquashfs, o.Step("cutting it into chunks")); err != nil {
 		return err
 	}
 	digest, err := verity.Compute(ctx, verity.Padded(f, size), verity.PaddedSize(uint64(size)), nil, 0)
@@ -126,12 +124,4 @@ func (p *Prepared) addTemp(ctx context.Context, name string, fill func(io.Writer
 		return fmt.Errorf("artifact %s: %w", name, err)
 	}
 	return p.add(ctx, name, f, size, chunk.CutFixed, nil)
-}
-
-// progress adapts a teller to what chunk and inspect call.
-func progress(told func(uint64)) func(done, total int64) {
-	if told == nil {
-		return nil
-	}
-	return func(done, _ int64) { told(uint64(done)) }
 }
