@@ -75,7 +75,7 @@ bench:
 
 # NBD against nbdkit in one run.
 bench-nbd: packages
-	go test -tags component -run '^$$' -bench Storm -benchtime 1x ./satellite/internal/nbd
+	go test -tags component -run '^$$' -bench . -v ./satellite/internal/nbd
 
 # PXE to healthy, bytes on the wire, initrd sizes, memory of the daemons.
 bench-boot: packages build

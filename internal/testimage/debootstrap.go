@@ -59,7 +59,7 @@ func (c Config) debootstrap(ctx context.Context, codename, result string) error 
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }() // what stays is removed by the next builder
 	list, err := writeSources(work, sources)
 	if err != nil {
 		return err
@@ -113,7 +113,7 @@ func (c Config) run(cmd *exec.Cmd) error {
 	last := make(chan []string, 1)
 	go func() { last <- c.follow(messages) }()
 	err := cmd.Run()
-	write.Close()
+	_ = write.Close() // of a pipe in memory, never fails
 	lines := <-last
 	if err != nil {
 		return fmt.Errorf("%s: %w\n%s", filepath.Base(cmd.Path), err, strings.Join(lines, "\n"))

@@ -47,7 +47,7 @@ func (c Config) fetchKernel(ctx context.Context, result string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }() // what stays is removed by the next builder
 	c.Log("fetching the kernel package of flavour %s", c.Flavour)
 	archive, err := c.downloadKernel(ctx, work, nil)
 	if err != nil {

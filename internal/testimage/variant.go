@@ -28,7 +28,7 @@ func variant(ctx context.Context, base, out string, files map[string]string) err
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := refuseKnown(base, files); err != nil {
 		return err
 	}

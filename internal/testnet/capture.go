@@ -95,7 +95,7 @@ func openCapture(name string) (*os.File, error) {
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Index}),
 	)
 	if err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("packet socket on %s: %w", name, err)
 	}
 	return os.NewFile(uintptr(fd), "capture "+name), nil
@@ -123,7 +123,6 @@ func (c *Capture) record(file io.Writer) error {
 		err = failed // a full disk, for example
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = nil
 		ended := conn.Control(func(fd uintptr) {
 			failed = c.drain(&reader, int(fd), out)
 			if statistics, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {

@@ -15,7 +15,7 @@ func completeChecksums(name string) error {
 	if err != nil {
 		return fmt.Errorf("checksums of %s: %w", name, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	// struct ethtool_value and struct ifreq of linux/ethtool.h and linux/if.h.
 	value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_STXCSUM, data: 0}
 	var request struct {

@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 )
 
 // Link plugs a host into a bridge.
@@ -26,6 +28,9 @@ type Host struct {
 
 	lab   *Lab
 	links []Link
+
+	mu        sync.Mutex
+	unplugged map[*Bridge]bool
 }
 
 // Host adds a host. The name has one to seven lower-case letters and digits, a letter first. Loopback is up, IPv6
@@ -34,7 +39,7 @@ func (l *Lab) Host(name string, links ...Link) (*Host, error) {
 	if err := l.reserve("host", name, shortName); err != nil {
 		return nil, err
 	}
-	h := &Host{Name: name, lab: l, links: links}
+	h := &Host{Name: name, lab: l, links: slices.Clone(links), unplugged: map[*Bridge]bool{}}
 	if err := h.make(); err != nil {
 		return nil, fmt.Errorf("host %s: %w", name, err)
 	}
@@ -128,7 +133,7 @@ func (h *Host) Output(ctx context.Context, path string, args ...string) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("host %s: %w", h.Name, err)
 	}
-	defer os.Remove(log.Name())
+	defer func() { _ = os.Remove(log.Name()) }()
 	defer log.Close()
 	p, err := h.lab.spawner.Start(ctx, Proc{Path: path, Args: args, LogFile: log.Name(), Namespace: h.Namespace()})
 	if err != nil {
@@ -193,16 +198,10 @@ func (h *Host) HTTPClient() *http.Client {
 // LinkDown pulls the host's cable at the bridge: its interface loses carrier, routes and addresses stay, packets vanish.
 func (h *Host) LinkDown(b *Bridge) error {
 	h.lab.log("%s: link to %s down", h.Name, b.Name)
+	h.mu.Lock()
+	h.unplugged[b] = true
+	h.mu.Unlock()
 	return b.ip("link", "set", h.port(b), "down")
-}
-
-// LinkUp undoes LinkDown and Blackhole.
-func (h *Host) LinkUp(b *Bridge) error {
-	h.lab.log("%s: link to %s up", h.Name, b.Name)
-	if err := b.ip("link", "set", h.port(b), "up"); err != nil {
-		return err
-	}
-	return b.portState(h.port(b), "forwarding")
 }
 
 // Blackhole makes the bridge drop every frame from and to the host while the link stays up, as a broken switch between them
@@ -210,6 +209,19 @@ func (h *Host) LinkUp(b *Bridge) error {
 func (h *Host) Blackhole(b *Bridge) error {
 	h.lab.log("%s: link to %s black hole", h.Name, b.Name)
 	return b.portState(h.port(b), "disabled")
+}
+
+// LinkUp undoes LinkDown and Blackhole.
+func (h *Host) LinkUp(b *Bridge) error {
+	h.lab.log("%s: link to %s up", h.Name, b.Name)
+	h.mu.Lock()
+	unplugged := h.unplugged[b]
+	delete(h.unplugged, b)
+	h.mu.Unlock()
+	if !unplugged {
+		return b.portState(h.port(b), "forwarding")
+	}
+	return b.ip("link", "set", h.port(b), "up") // a port that comes up forwards, whatever it did before
 }
 
 func (b *Bridge) portState(port, state string) error {

@@ -25,6 +25,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -162,8 +163,8 @@ func (l *Lab) Close() error {
 	l.closed = true
 	closers := l.closers
 	l.mu.Unlock()
-	for i := len(closers) - 1; i >= 0; i-- {
-		closers[i]()
+	for _, end := range slices.Backward(closers) {
+		end()
 	}
 	err := l.removeNamespaces()
 	l.spawner.Close()

@@ -60,7 +60,7 @@ func (r *Rack) start(ctx context.Context, m Machine) (*VM, error) {
 	if err != nil {
 		raw.Close()
 		timed.Close()
-		socket.Close()
+		_ = socket.Close()
 		return nil, err
 	}
 	begin := time.Now()
@@ -75,7 +75,7 @@ func (r *Rack) start(ctx context.Context, m Machine) (*VM, error) {
 		defer r.release(m.Name)
 		vm.read(output)
 		<-vm.process.Done()
-		vm.socket.Close()
+		_ = vm.socket.Close()
 		vm.dismiss()
 		people.Wait()
 		vm.input.Close()

@@ -41,7 +41,7 @@ func (m *memory) WriteAt(p []byte, off int64) (int, error) {
 func randomData(t testing.TB, n uint64) []byte {
 	t.Helper()
 	b := make([]byte, n)
-	rand.NewChaCha8([32]byte{1}).Read(b) //nolint:errcheck // never fails
+	rand.NewChaCha8([32]byte{1}).Read(b)
 	return b
 }
 
@@ -159,7 +159,7 @@ func TestPadded(t *testing.T) {
 	if _, err := Padded(bytes.NewReader([]byte("abc")), 4).ReadAt(make([]byte, 4), 0); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("short source: %v", err)
 	}
-	if _, err := Padded(bytes.NewReader(nil), 0).ReadAt(make([]byte, 1), 0); err != io.EOF { //nolint:errorlint // io.ReaderAt asks for io.EOF itself
+	if _, err := Padded(bytes.NewReader(nil), 0).ReadAt(make([]byte, 1), 0); err != io.EOF {
 		t.Errorf("empty source: %v", err)
 	}
 	if _, err := Padded(bytes.NewReader(nil), 0).ReadAt(nil, -1); err == nil {

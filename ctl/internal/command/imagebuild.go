@@ -105,7 +105,7 @@ func (s *steps) update(step string, percent int) {
 			s.r.Step("%s", step)
 			return
 		}
-		s.bar = s.r.Bar(step+", percent", 100)
+		s.bar = s.r.PercentBar(step)
 	}
 	s.bar.Set(uint64(max(0, percent)))
 }

@@ -52,11 +52,21 @@ func (r *Reporter) Bar(title string, total uint64) *Bar {
 	return b
 }
 
+// PercentBar begins a piece of work that is measured in percent.
+func (r *Reporter) PercentBar(title string) *Bar {
+	b := r.Bar(title, 100)
+	if b != nil {
+		b.percent = true
+	}
+	return b
+}
+
 // Bar is one piece of work. A nil Bar does nothing. Safe for concurrent use.
 type Bar struct {
 	r            *Reporter
 	title        string
 	began, shown time.Time
+	percent      bool
 
 	mu    sync.Mutex
 	total uint64
@@ -109,6 +119,9 @@ func (b *Bar) Done() {
 
 func (b *Bar) showLocked(now time.Time) {
 	line := Line(b.title, b.done, b.total, now.Sub(b.began), b.r.terminal)
+	if b.percent {
+		line = percentLine(b.title, b.done, b.r.terminal)
+	}
 	if b.r.terminal {
 		fmt.Fprintf(b.r.out, "\r\x1b[K%s", line)
 		return
@@ -122,10 +135,7 @@ func Line(title string, done, total uint64, elapsed time.Duration, bar bool) str
 	fmt.Fprintf(&b, "%-22s", title)
 	if total > 0 {
 		share := min(float64(done)/float64(total), 1)
-		if bar {
-			full := int(share * barWidth)
-			fmt.Fprintf(&b, " [%s%s]", strings.Repeat("=", full), strings.Repeat(" ", barWidth-full))
-		}
+		b.WriteString(drawn(share, bar))
 		fmt.Fprintf(&b, " %3.0f %%  %s of %s", share*100, Bytes(done), Bytes(total))
 	} else {
 		fmt.Fprintf(&b, "  %s", Bytes(done))
@@ -138,6 +148,21 @@ func Line(title string, done, total uint64, elapsed time.Duration, bar bool) str
 		}
 	}
 	return b.String()
+}
+
+// percentLine formats one state of a piece of work that is measured in percent.
+func percentLine(title string, done uint64, bar bool) string {
+	share := min(float64(done)/100, 1)
+	return fmt.Sprintf("%-22s%s %3.0f %%", title, drawn(share, bar), share*100)
+}
+
+// drawn is the bar itself, or nothing.
+func drawn(share float64, bar bool) string {
+	if !bar {
+		return ""
+	}
+	full := int(share * barWidth)
+	return " [" + strings.Repeat("=", full) + strings.Repeat(" ", barWidth-full) + "]"
 }
 
 // Bytes formats a number of bytes in decimal units with three digits.

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-func start(t *testing.T, ctx context.Context, spec Spec) *Process {
+func start(ctx context.Context, t *testing.T, spec Spec) *Process {
 	t.Helper()
 	s := NewSpawner()
 	t.Cleanup(s.Close)
@@ -43,7 +43,7 @@ func start(t *testing.T, ctx context.Context, spec Spec) *Process {
 
 func TestOutputAndStatus(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
-	p := start(t, t.Context(), Spec{Path: "sh", Args: []string{"-c", "echo $WORD; echo bad >&2; exit 3"}, Env: []string{"WORD=good"}, LogFile: log})
+	p := start(t.Context(), t, Spec{Path: "sh", Args: []string{"-c", "echo $WORD; echo bad >&2; exit 3"}, Env: []string{"WORD=good"}, LogFile: log})
 	err := p.Wait(t.Context())
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 3 {
@@ -64,7 +64,7 @@ func TestStdinStdout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer outRead.Close()
-	p := start(t, t.Context(), Spec{Path: "cat", Stdin: inRead, Stdout: outWrite})
+	p := start(t.Context(), t, Spec{Path: "cat", Stdin: inRead, Stdout: outWrite})
 	inRead.Close()
 	outWrite.Close()
 	if _, err := inWrite.WriteString("echo me"); err != nil {
@@ -86,7 +86,7 @@ func TestKill9EndsTheGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	p := start(t, t.Context(), Spec{Path: "sh", Args: []string{"-c", "sleep 600 & echo up; wait"}, Stdout: in})
+	p := start(t.Context(), t, Spec{Path: "sh", Args: []string{"-c", "sleep 600 & echo up; wait"}, Stdout: in})
 	in.Close()
 	if _, err := fmt.Fscan(out, new(string)); err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func TestKill9EndsTheGroup(t *testing.T) {
 
 func TestContextEndsProcess(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	p := start(t, ctx, Spec{Path: "sleep", Args: []string{"600"}})
+	p := start(ctx, t, Spec{Path: "sleep", Args: []string{"600"}})
 	cancel()
 	if err := p.Wait(t.Context()); err == nil {
 		t.Error("a killed process reports success")
@@ -118,7 +118,7 @@ func TestStopFallsBackToKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	p := start(t, t.Context(), Spec{Path: "sh", Args: []string{"-c", "trap '' TERM; echo up; while :; do sleep 600; done"}, Stdout: in})
+	p := start(t.Context(), t, Spec{Path: "sh", Args: []string{"-c", "trap '' TERM; echo up; while :; do sleep 600; done"}, Stdout: in})
 	in.Close()
 	if _, err := fmt.Fscan(out, new(string)); err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestParentDeath(t *testing.T) {
 	}
 	defer out.Close()
 	// Not through a group: the child has a group of its own, so only PDEATHSIG can reach it.
-	parent := start(t, t.Context(), Spec{Path: self, Env: []string{"PROC_TEST_ROLE=parent"}, Stdout: in})
+	parent := start(t.Context(), t, Spec{Path: self, Env: []string{"PROC_TEST_ROLE=parent"}, Stdout: in})
 	in.Close()
 	var child int
 	if _, err := fmt.Fscan(out, &child); err != nil {
@@ -220,7 +220,7 @@ func TestParseStat(t *testing.T) {
 }
 
 func TestCPUTime(t *testing.T) {
-	p := start(t, t.Context(), Spec{Path: "sh", Args: []string{"-c", "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done"}})
+	p := start(t.Context(), t, Spec{Path: "sh", Args: []string{"-c", "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done"}})
 	if _, err := p.CPUTime(); err != nil {
 		t.Error(err)
 	}

@@ -1,0 +1,459 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/api"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/catalog"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/enroll"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/fleet"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/link"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/watch"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/chunk"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/chunkstore"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/pki"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/verity"
+	adminv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1"
+	chunkv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/chunk/v1"
+	satellitev1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
+)
+
+// clock is the server's; it runs with the real time plus an offset.
+type clock struct {
+	mu     sync.Mutex
+	offset time.Duration
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.offset)
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.offset += d
+}
+
+// logs collects what the server logs.
+type logs struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logs) contains(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Contains(l.buf.Bytes(), []byte(s))
+}
+
+// bench is a controller without its files' layout: real TLS on loopback, chunks in memory.
+type bench struct {
+	t      *testing.T
+	ctx    context.Context
+	clock  *clock
+	logs   *logs
+	store  *store.Store
+	chunks *chunkstore.Memory
+	ca     *enroll.CA
+	addr   string
+	stop   func() // ends the server and waits for it
+}
+
+func start(t *testing.T, limits api.Limits) *bench {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	t.Cleanup(cancel)
+	b := &bench{t: t, ctx: ctx, clock: new(clock), logs: new(logs)}
+	var err error
+	if b.store, err = store.Open(store.Config{Path: filepath.Join(t.TempDir(), "db"), Now: b.clock.now, NoSync: true}); err != nil {
+		t.Fatal(err)
+	}
+	b.chunks = &chunkstore.Memory{Now: b.clock.now}
+	if b.ca, err = enroll.NewCA(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(b.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	_, signing, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cat, err := catalog.New(catalog.Config{Store: b.store, Chunks: b.chunks, SigningKey: signing, Now: b.clock.now, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry, err := link.New(ctx, link.Config{Store: b.store, Now: b.clock.now, Log: log, FlushInterval: 20 * time.Millisecond, Coalesce: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := api.New(api.Config{
+		Store: b.store, Catalog: cat, Link: registry, Watch: new(watch.Hub), CA: b.ca, TLS: pki.ServerTLS(serverHolder(t, b.ca), b.ca.Certificate()),
+		Build: "test", Started: time.Now(), Limits: limits, Now: b.clock.now, Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.serve(server, registry)
+	return b
+}
+
+func (b *bench) serve(server *api.Server, registry *link.Registry) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.addr = l.Addr().String()
+	run, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := server.Serve(run, l); err != nil {
+			b.t.Errorf("serve: %v", err)
+		}
+	})
+	wg.Go(func() {
+		if err := registry.Run(run); err != nil {
+			b.t.Errorf("link: %v", err)
+		}
+	})
+	b.stop = func() { stop(); wg.Wait() }
+	b.t.Cleanup(func() {
+		b.stop()
+		if err := b.store.VerifyAudit(context.Background()); err != nil {
+			b.t.Errorf("audit chain: %v", err)
+		}
+		if err := b.store.Close(); err != nil {
+			b.t.Errorf("close: %v", err)
+		}
+		if b.t.Failed() {
+			b.t.Logf("server's log:\n%s", b.logs.buf.String())
+		}
+	})
+}
+
+func serverHolder(t *testing.T, ca *enroll.CA) *pki.Holder {
+	t.Helper()
+	return holder(t, ca, pki.Identity{Role: pki.Controller}, newKey(t))
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// holder issues a certificate of ca, past all rules.
+func holder(t *testing.T, ca *enroll.CA, id pki.Identity, key *ecdsa.PrivateKey) *pki.Holder {
+	t.Helper()
+	der, _, err := ca.Issue(id, key.Public(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pki.NewHolder(pairOf(t, key, der, ca.Certificate().Raw))
+}
+
+func pairOf(t *testing.T, key *ecdsa.PrivateKey, chain ...[]byte) *tls.Certificate {
+	t.Helper()
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf}
+}
+
+func (b *bench) dial(cfg *tls.Config) *grpc.ClientConn {
+	b.t.Helper()
+	conn, err := grpc.NewClient(b.addr, grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(api.MessageBytes), grpc.MaxCallSendMsgSize(2*api.MessageBytes)))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = conn.Close() }) // some tests close it themselves
+	return conn
+}
+
+func (b *bench) dialAs(own *pki.Holder) *grpc.ClientConn {
+	b.t.Helper()
+	return b.dial(pki.ClientTLS(own, b.ca.Certificate()))
+}
+
+// admin puts an admin into the store and dials as that one.
+func (b *bench) admin(name string) *grpc.ClientConn {
+	b.t.Helper()
+	key := newKey(b.t)
+	der, cert, err := b.ca.Issue(pki.Identity{Role: pki.Admin, Name: name}, key.Public(), b.clock.now())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	err = b.store.Update(b.ctx, &store.Change{Actor: "test", Action: "admin", Object: name}, func(tx *store.Tx) error {
+		return tx.Admins().Put(name, fleet.Admin{Name: name, Enrolled: b.clock.now(), Certificates: []fleet.Certificate{cert}})
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return b.dialAs(pki.NewHolder(pairOf(b.t, key, der)))
+}
+
+func (b *bench) site(admin *grpc.ClientConn, name string, images ...string) {
+	b.t.Helper()
+	_, err := adminv1.NewSiteServiceClient(admin).CreateSite(b.ctx, &adminv1.CreateSiteRequest{Site: &adminv1.Site{Name: name, Images: images}})
+	if err != nil {
+		b.t.Fatalf("create site %s: %v", name, err)
+	}
+}
+
+func (b *bench) token(admin *grpc.ClientConn, site string) string {
+	b.t.Helper()
+	resp, err := adminv1.NewTokenServiceClient(admin).CreateToken(b.ctx, &adminv1.CreateTokenRequest{Site: site})
+	if err != nil {
+		b.t.Fatalf("create token: %v", err)
+	}
+	return resp.GetSecret()
+}
+
+// satellite is an enrolled one.
+type satellite struct {
+	*grpc.ClientConn
+	holder  *pki.Holder
+	key     *ecdsa.PrivateKey
+	signing ed25519.PublicKey
+}
+
+func (b *bench) tryEnrol(token, name string, key *ecdsa.PrivateKey) (*satellitev1.EnrolResponse, error) {
+	b.t.Helper()
+	csr, err := pki.NewCSR(key)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	parsed, err := pki.ParseToken(token)
+	if err != nil { // a garbled one: the server must see it all the same
+		parsed.Fingerprint = b.ca.Fingerprint()
+	}
+	conn := b.dial(pki.EnrolTLS(parsed.Fingerprint))
+	defer conn.Close()
+	return satellitev1.NewEnrolmentServiceClient(conn).Enrol(b.ctx, &satellitev1.EnrolRequest{Token: token, Csr: csr, Name: name})
+}
+
+func (b *bench) enrol(token, name string) *satellite {
+	b.t.Helper()
+	key := newKey(b.t)
+	resp, err := b.tryEnrol(token, name, key)
+	if err != nil {
+		b.t.Fatalf("enrol %s: %v", name, err)
+	}
+	if !bytes.Equal(resp.GetCaCertificate(), b.ca.Certificate().Raw) {
+		b.t.Fatal("enrolment gave another CA certificate")
+	}
+	own := pki.NewHolder(pairOf(b.t, key, resp.GetCertificate()))
+	return &satellite{ClientConn: b.dialAs(own), holder: own, key: key, signing: resp.GetSigningKey()}
+}
+
+// connect opens the stream and says hello.
+func (b *bench) connect(s *satellite) satellitev1.LinkService_ConnectClient {
+	b.t.Helper()
+	stream, err := satellitev1.NewLinkServiceClient(s).Connect(b.ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	hello := &satellitev1.ConnectRequest{Message: &satellitev1.ConnectRequest_Hello{Hello: &satellitev1.Hello{Build: "sat"}}}
+	if err := stream.Send(hello); err != nil {
+		b.t.Fatal(err)
+	}
+	return stream
+}
+
+// next waits for desired states until one fits.
+func (b *bench) next(stream satellitev1.LinkService_ConnectClient, what string, fits func(*satellitev1.DesiredState) bool) *satellitev1.DesiredState {
+	b.t.Helper()
+	var last uint64
+	for {
+		resp, err := stream.Recv()
+		if err != nil {
+			b.t.Fatalf("waiting for a state with %s: %v", what, err)
+		}
+		d := resp.GetDesired()
+		if d.GetRevision() <= last {
+			b.t.Fatalf("revision %d after %d", d.GetRevision(), last)
+		}
+		last = d.GetRevision()
+		if fits(d) {
+			return d
+		}
+	}
+}
+
+// sample is an image made of random bytes: a draft, and the chunks that belong to it.
+type sample struct {
+	draft  *manifest.Manifest
+	chunks map[chunk.ID][]byte
+	files  map[string][]byte
+}
+
+func newSample(t *testing.T, name string, size int) *sample {
+	t.Helper()
+	s := &sample{chunks: map[chunk.ID][]byte{}, files: map[string][]byte{}}
+	s.draft = &manifest.Manifest{Kind: manifest.Image, Name: name, Arch: "amd64", Release: "6.1.0", OS: "Test 1", Note: "a note"}
+	for file, n := range map[string]int{manifest.Squashfs: size, manifest.Kernel: 70000, manifest.InitrdFull: 30000} {
+		data := make([]byte, n)
+		if _, err := rand.Read(data); err != nil {
+			t.Fatal(err)
+		}
+		s.files[file] = data
+	}
+	for _, file := range []string{manifest.Squashfs, manifest.Kernel, manifest.InitrdFull} {
+		s.draft.Artifacts = append(s.draft.Artifacts, s.cut(file, s.files[file]))
+	}
+	root := s.files[manifest.Squashfs]
+	digest, err := verity.Compute(t.Context(), verity.Padded(bytes.NewReader(root), int64(size)), verity.PaddedSize(uint64(size)), nil, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.draft.Digest = digest
+	return s
+}
+
+func (s *sample) cut(name string, data []byte) manifest.Artifact {
+	a := manifest.Artifact{Name: name, Size: uint64(len(data)), SHA256: sha256.Sum256(data)}
+	for len(data) > 0 {
+		n := min(len(data), 50000)
+		id := chunk.Sum(data[:n])
+		s.chunks[id] = data[:n]
+		a.Chunks = append(a.Chunks, chunk.Ref{ID: id, Size: uint32(n)})
+		data = data[n:]
+	}
+	return a
+}
+
+func (s *sample) encode(t *testing.T) []byte {
+	t.Helper()
+	draft, err := s.draft.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return draft
+}
+
+// upload sends what the controller lacks and returns how many chunks that were.
+func (b *bench) upload(admin *grpc.ClientConn, s *sample) int {
+	b.t.Helper()
+	client := chunkv1.NewChunkServiceClient(admin)
+	req := &chunkv1.FindMissingRequest{}
+	for id := range s.chunks {
+		req.Ids = append(req.Ids, bytes.Clone(id[:]))
+	}
+	missing, err := client.FindMissing(b.ctx, req)
+	if err != nil {
+		b.t.Fatalf("find missing: %v", err)
+	}
+	stream, err := client.PutChunks(b.ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, id := range missing.GetMissing() {
+		if err := stream.Send(&chunkv1.PutChunksRequest{Id: id, Data: s.chunks[chunk.ID(id)]}); err != nil {
+			b.t.Fatalf("put: %v", err)
+		}
+	}
+	resp, err := stream.CloseAndRecv()
+	if err != nil || resp.GetStored() != uint64(len(missing.GetMissing())) {
+		b.t.Fatalf("put chunks: stored %d of %d, error %v", resp.GetStored(), len(missing.GetMissing()), err)
+	}
+	return len(missing.GetMissing())
+}
+
+func (b *bench) publish(admin *grpc.ClientConn, s *sample, channels ...string) *adminv1.PublishVersionResponse {
+	b.t.Helper()
+	b.upload(admin, s)
+	resp, err := b.tryPublish(admin, s.encode(b.t), channels...)
+	if err != nil {
+		b.t.Fatalf("publish: %v", err)
+	}
+	return resp
+}
+
+func (b *bench) tryPublish(admin *grpc.ClientConn, draft []byte, channels ...string) (*adminv1.PublishVersionResponse, error) {
+	return adminv1.NewImageServiceClient(admin).PublishVersion(b.ctx, &adminv1.PublishVersionRequest{Draft: draft, Channels: channels})
+}
+
+// fetch asks for chunks of a version and returns their bytes one after the other.
+func (b *bench) fetch(s *satellite, version []byte, refs []chunk.Ref) ([]byte, error) {
+	req := &chunkv1.FetchChunksRequest{VersionId: version}
+	for _, ref := range refs {
+		req.Ids = append(req.Ids, bytes.Clone(ref.ID[:]))
+	}
+	stream, err := chunkv1.NewChunkServiceClient(s).FetchChunks(b.ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			return out, err
+		}
+		if err := chunk.Verify(chunk.ID(resp.GetId()), resp.GetData()); err != nil {
+			b.t.Errorf("fetched %v", err)
+		}
+		out = append(out, resp.GetData()...)
+	}
+}
+
+// want checks the code of an error.
+func want(t *testing.T, what string, err error, code codes.Code) {
+	t.Helper()
+	if status.Code(err) != code {
+		t.Errorf("%s: got error %v, want code %s", what, err, code)
+	}
+}
+
+// eventually repeats check until it returns an empty string, at most until the bench's deadline.
+func (b *bench) eventually(what string, check func() string) {
+	b.t.Helper()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		problem := check()
+		if problem == "" {
+			return
+		}
+		select {
+		case <-b.ctx.Done():
+			b.t.Fatalf("%s: %s", what, problem)
+		case <-ticker.C:
+		}
+	}
+}

@@ -1,0 +1,252 @@
+package link
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/fleet"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
+)
+
+// Session is one connected satellite. Next belongs to one goroutine, the other methods may be used from several.
+type Session struct {
+	registry  *Registry
+	satellite string
+	site      string
+	wake      chan struct{}
+	done      chan struct{} // closed by end
+
+	sent bool
+	last uint64 // revision returned by Next last
+
+	once  sync.Once
+	cause error // why it ended; readable once done is closed
+}
+
+// Open begins a session of a satellite and ends the one it had before.
+func (r *Registry) Open(satellite, site, build string) (*Session, error) {
+	s := &Session{registry: r, satellite: satellite, site: site, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil, ErrClosing
+	}
+	old := r.sessions[satellite]
+	r.sessions[satellite] = s
+	status := r.statuses[satellite]
+	status.Satellite, status.Received = satellite, r.cfg.Now().UTC()
+	status.Build = build
+	r.statuses[satellite] = status
+	r.dirtyStatus[satellite] = true
+	r.mu.Unlock()
+	if old != nil {
+		old.end(ErrSuperseded)
+	}
+	r.cfg.Log.Info("satellite connected", "site", site, "satellite", satellite, "build", build)
+	return s, nil
+}
+
+func (s *Session) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Session) end(cause error) {
+	s.once.Do(func() {
+		s.cause = cause
+		close(s.done)
+	})
+}
+
+// Close ends the session and notes when the satellite was seen last.
+func (s *Session) Close() {
+	s.end(context.Canceled)
+	r := s.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sessions[s.satellite] != s {
+		return
+	}
+	delete(r.sessions, s.satellite)
+	if status, ok := r.statuses[s.satellite]; ok {
+		status.Received = r.cfg.Now().UTC()
+		r.statuses[s.satellite] = status
+		r.dirtyStatus[s.satellite] = true
+	}
+	r.cfg.Log.Info("satellite disconnected", "site", s.site, "satellite", s.satellite)
+}
+
+// Next blocks until the site needs something else than Next returned last; the first time it returns at once. Changes that follow each other
+// closely are one. It returns ErrSuperseded, ErrClosing or ctx's error when the session is over.
+func (s *Session) Next(ctx context.Context) (fleet.DesiredState, error) {
+	for {
+		if s.sent {
+			if err := s.wait(ctx); err != nil {
+				return fleet.DesiredState{}, err
+			}
+		}
+		d, err := s.registry.Desired(ctx, s.site)
+		if err != nil {
+			return d, err
+		}
+		if s.sent && d.Revision == s.last {
+			continue
+		}
+		s.sent, s.last = true, d.Revision
+		s.registry.metrics.sent.Inc()
+		return d, nil
+	}
+}
+
+// wait returns when something has changed and the time for others to join it is over.
+func (s *Session) wait(ctx context.Context) error {
+	var settle <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.done:
+			return s.cause
+		case <-settle:
+			return nil
+		case <-s.wake:
+			if settle == nil {
+				settle = time.After(s.registry.cfg.Coalesce)
+			}
+		}
+	}
+}
+
+// Status keeps what the satellite reported about itself.
+func (s *Session) Status(status fleet.Status) {
+	status.Bound()
+	r := s.registry
+	status.Satellite, status.Received, status.Reported = s.satellite, r.cfg.Now().UTC(), true
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sessions[s.satellite] != s {
+		return
+	}
+	r.statuses[s.satellite] = status
+	r.dirtyStatus[s.satellite] = true
+}
+
+// MaxReports is how many client reports one message may hold.
+const MaxReports = 500
+
+// Clients keeps what clients reported to the satellite. Reports of MAC addresses that are none are dropped, and so are those that a site
+// has no room for.
+func (s *Session) Clients(reports []fleet.ClientReport) {
+	r := s.registry
+	dropped := max(0, len(reports)-MaxReports)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range reports[:len(reports)-dropped] {
+		c.Bound()
+		c.Site, c.Satellite, c.Received = s.site, s.satellite, r.cfg.Now().UTC()
+		mac, err := fleet.ParseMAC(string(c.MAC))
+		old, known := r.reports[s.site+"/"+string(mac)]
+		if err != nil || !known && r.perSite[s.site] >= fleet.MaxClients {
+			dropped++
+			continue
+		}
+		if known && c.Time.Before(old.Time) && old.Satellite != c.Satellite {
+			continue // another satellite of the site has heard of the client since
+		}
+		c.MAC = mac
+		if !known {
+			r.perSite[s.site]++
+		}
+		r.reports[c.Key()] = c
+		r.dirtyReports[c.Key()] = true
+	}
+	r.metrics.dropped.Add(float64(dropped))
+}
+
+// Flush writes the reports that came since the last time, in one transaction. Nothing is lost if it fails.
+func (r *Registry) Flush(ctx context.Context) error {
+	r.mu.Lock()
+	statuses, reports := r.dirtyStatus, r.dirtyReports
+	r.dirtyStatus, r.dirtyReports = map[string]bool{}, map[string]bool{}
+	b := batch{statuses: map[string]*fleet.Status{}, reports: map[string]*fleet.ClientReport{}}
+	for name := range statuses {
+		b.statuses[name] = find(r.statuses, name)
+	}
+	for key := range reports {
+		b.reports[key] = find(r.reports, key)
+	}
+	r.mu.Unlock()
+	if err := r.cfg.Store.Record(ctx, b.write); err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for name := range statuses {
+			r.dirtyStatus[name] = true
+		}
+		for key := range reports {
+			r.dirtyReports[key] = true
+		}
+		return err
+	}
+	if len(b.moved) > 0 {
+		r.planner.invalidate(false, b.moved)
+		r.wake(false, b.moved)
+	}
+	return nil
+}
+
+func find[T any](m map[string]T, key string) *T {
+	if v, ok := m[key]; ok {
+		return &v
+	}
+	return nil
+}
+
+// batch is what one Flush writes; nil means that the record goes.
+type batch struct {
+	statuses map[string]*fleet.Status
+	reports  map[string]*fleet.ClientReport
+	moved    []string // sites of satellites whose addresses have changed: their peers must know
+}
+
+func (b *batch) write(tx *store.Tx) error {
+	b.moved = nil
+	for name, status := range b.statuses {
+		if err := b.writeStatus(tx, name, status); err != nil {
+			return err
+		}
+	}
+	for key, report := range b.reports {
+		if report == nil {
+			if err := tx.ClientReports().Delete(key); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := tx.ClientReports().Put(key, *report); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *batch) writeStatus(tx *store.Tx, name string, status *fleet.Status) error {
+	if status == nil {
+		return tx.Statuses().Delete(name)
+	}
+	old, _, err := tx.Statuses().Find(name)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(slices.Sorted(slices.Values(old.Addresses)), slices.Sorted(slices.Values(status.Addresses))) {
+		if s, ok, err := tx.Satellites().Find(name); err != nil {
+			return err
+		} else if ok {
+			b.moved = append(b.moved, s.Site)
+		}
+	}
+	return tx.Statuses().Put(name, *status)
+}
