@@ -128,7 +128,7 @@ func checkClient(t *testing.T, c *school.ClientInfo) {
 		}
 		last, seen[step.Name] = step.Seconds, true
 	}
-	for _, name := range []string{"discover", "script", "kernel", "agent", "nbd", "root", "systemd", "healthy"} {
+	for _, name := range []string{"dhcp-discover", "script", "kernel-sent", "kernel", "agent", "nbd", "root", "systemd", "healthy"} {
 		if !seen[name] {
 			t.Errorf("timeline lacks %q: %+v", name, c.Report.Timeline)
 		}

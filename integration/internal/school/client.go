@@ -135,7 +135,7 @@ func (s *School) Client(ctx context.Context, mac string) (*ClientInfo, error) {
 func (s *School) AwaitHealthyWatching(ctx context.Context, vm *testvm.VM, mac string, log func(string, ...any)) (*ClientInfo, error) {
 	stages := []struct{ pattern, say string }{
 		{`iPXE`, "iPXE speaks"},
-		{`ltsp-fleet: booting`, "the boot script runs"},
+		{`LTSP Fleet: image`, "the boot script runs"},
 		{`Linux version|Run /init|ltsp-agent:`, "the kernel runs"},
 		{`ltsp-agent: healthy`, "the resident agent reports healthy"},
 	}
