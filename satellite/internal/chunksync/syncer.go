@@ -1,0 +1,381 @@
+package chunksync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ltsp-fleet/ltsp-fleet/internal/chunk"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/imagestore"
+)
+
+// Source delivers chunks of a version. It calls deliver for each, from one goroutine, in any order; data is valid during the call. An error
+// of deliver ends Fetch, which returns it. Fetch must return when ctx ends and must not wait for ever for a silent peer. It is
+// called from several goroutines at once.
+type Source interface {
+	Fetch(ctx context.Context, version manifest.ID, ids []chunk.ID, deliver func(id chunk.ID, data []byte) error) error
+}
+
+// Manifests delivers signed manifests; the signature is checked here.
+type Manifests interface {
+	Manifest(ctx context.Context, version manifest.ID) ([]byte, error)
+}
+
+// Defaults and bounds of Config.
+const (
+	DefaultStreams     = 4
+	DefaultBatchBytes  = 8 << 20
+	DefaultBatchChunks = 512
+	MaxBatchChunks     = 1024 // ltsp.chunk.v1 FetchChunksRequest
+	DefaultRetryMin    = time.Second
+	DefaultRetryMax    = time.Minute
+)
+
+// Config configures a Syncer. Store, Source and Manifests are required.
+type Config struct {
+	Store     *imagestore.Store
+	Source    Source
+	Manifests Manifests
+	// Streams is how many Fetch calls run at once; BatchBytes and BatchChunks bound each. Zero means the default.
+	Streams     int
+	BatchBytes  uint64
+	BatchChunks int
+	// RetryMin and RetryMax bound the wait after a failure. Zero means the default.
+	RetryMin, RetryMax time.Duration
+	// Changed, if not nil, is called when a version's state changes: from Run's goroutine; it must not block.
+	Changed func()
+	// Problem, if not nil, is told what a person should look at, by key; an empty text says that it is over. It must not block.
+	Problem func(key, text string)
+	// Logger receives the log; nil discards it. Metrics receives the metrics of the package comment; nil means none.
+	Logger  *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// State of a wanted version.
+type State int
+
+// States.
+const (
+	Waiting  State = iota // nothing done yet, or its turn has not come
+	Proving               // here, being read and checked
+	Fetching              // chunks arrive
+	Verified
+	Failed // it can't go on; it is tried again
+)
+
+// String returns the state in lower case.
+func (s State) String() string {
+	return [...]string{"waiting", "proving", "fetching", "verified", "failed"}[s]
+}
+
+// Status is how far a wanted version is.
+type Status struct {
+	Version     config.Version
+	State       State
+	Done, Total uint64 // bytes of the artifacts; Total is 0 until the manifest is here
+	Fetched     uint64 // bytes that came from the source, since the start of the program
+	Err         error  // of the last attempt
+}
+
+// Syncer synchronises. Want, Kick and Status are safe for concurrent use.
+type Syncer struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	wake    chan struct{}
+
+	mu      sync.Mutex
+	wanted  []*entry
+	dropped []*entry // by Want; Run closes them
+	also    []manifest.ID
+	changed bool               // Want brought another set
+	cancel  context.CancelFunc // ends the work under way
+}
+
+// entry is one wanted version. Its fields are guarded by Syncer.mu; in's methods are used by Run's goroutine.
+type entry struct {
+	version  config.Version
+	state    State
+	err      error
+	failures int
+	next     time.Time // not before
+	fetched  uint64
+	total    uint64
+	in       *imagestore.Incoming
+}
+
+// New returns a Syncer that wants nothing yet.
+func New(cfg Config) (*Syncer, error) {
+	if cfg.Store == nil || cfg.Source == nil || cfg.Manifests == nil {
+		return nil, errors.New("chunk synchronisation needs a store, a source and manifests")
+	}
+	if cfg.Streams < 0 || cfg.BatchChunks < 0 || cfg.BatchChunks > MaxBatchChunks || cfg.RetryMin < 0 || cfg.RetryMax < 0 {
+		return nil, errors.New("chunk synchronisation has a limit that makes no sense")
+	}
+	cfg.Streams = orDefault(cfg.Streams, DefaultStreams)
+	cfg.BatchBytes = orDefault(cfg.BatchBytes, DefaultBatchBytes)
+	cfg.BatchChunks = orDefault(cfg.BatchChunks, DefaultBatchChunks)
+	cfg.RetryMin = orDefault(cfg.RetryMin, DefaultRetryMin)
+	cfg.RetryMax = orDefault(cfg.RetryMax, DefaultRetryMax)
+	s := &Syncer{cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1)}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	s.metrics, err = newMetrics(cfg.Metrics, s)
+	return s, err
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// Want replaces the list of wanted versions, the most urgent first. also are versions that must stay on the disk although they are not
+// wanted any more, because clients still get them. It returns at once; work on what is no longer first is interrupted without loss.
+func (s *Syncer) Want(versions []config.Version, also []manifest.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.wanted
+	s.wanted = nil
+	same := len(old) == len(versions)
+	for i, v := range versions {
+		e := find(old, v.ID)
+		if find(s.wanted, v.ID) != nil {
+			continue // one version under two numbers is one piece of work
+		}
+		if e == nil {
+			e = &entry{}
+		}
+		same = same && i < len(old) && old[i] == e
+		e.version = v
+		s.wanted = append(s.wanted, e)
+	}
+	for _, e := range old {
+		if find(s.wanted, e.version.ID) == nil {
+			s.dropped = append(s.dropped, e)
+		}
+	}
+	if same && slices.Equal(s.also, also) {
+		return
+	}
+	s.also = slices.Clone(also)
+	s.changed = true
+	if !same && s.cancel != nil {
+		s.cancel()
+	}
+	s.signal()
+}
+
+func find(entries []*entry, id manifest.ID) *entry {
+	for _, e := range entries {
+		if e.version.ID == id {
+			return e
+		}
+	}
+	return nil
+}
+
+func (s *Syncer) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Kick ends all waits: the controller is back, or a version was withdrawn.
+func (s *Syncer) Kick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.wanted {
+		e.next = time.Time{}
+		if e.state == Verified {
+			if info, ok := s.cfg.Store.Find(e.version.ID); !ok || !info.Verified {
+				e.state = Waiting
+			}
+		}
+	}
+	s.signal()
+}
+
+// Status returns the state of the wanted versions in their order.
+func (s *Syncer) Status() []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Status, 0, len(s.wanted))
+	for _, e := range s.wanted {
+		st := Status{Version: e.version, State: e.state, Total: e.total, Fetched: e.fetched, Err: e.err}
+		if e.in != nil {
+			st.Done, st.Total = e.in.Progress()
+		}
+		if e.state == Verified {
+			st.Done, st.Err = st.Total, nil
+		}
+		out = append(out, st)
+	}
+	return out
+}
+
+// Run works until ctx ends. Call it once.
+func (s *Syncer) Run(ctx context.Context) error {
+	defer s.closeAll()
+	for ctx.Err() == nil {
+		s.applyWanted()
+		if s.proveOne(ctx) {
+			continue
+		}
+		e, wait := s.nextEntry()
+		if e != nil {
+			s.work(ctx, e)
+			continue
+		}
+		s.sleep(ctx, wait)
+	}
+	return ctx.Err()
+}
+
+func (s *Syncer) sleep(ctx context.Context, wait time.Duration) {
+	var timer <-chan time.Time
+	if wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-s.wake:
+	case <-timer:
+	}
+}
+
+// applyWanted tells the store after a change what to keep.
+func (s *Syncer) applyWanted() {
+	s.mu.Lock()
+	if !s.changed {
+		s.mu.Unlock()
+		return
+	}
+	s.changed = false
+	var keep []imagestore.Wish
+	for _, id := range s.also {
+		if info, ok := s.cfg.Store.Find(id); ok {
+			keep = append(keep, imagestore.Wish{ID: id, Image: info.Manifest.Name})
+		}
+	}
+	for _, e := range s.wanted {
+		keep = append(keep, imagestore.Wish{ID: e.version.ID, Image: e.version.Image})
+	}
+	dropped := s.dropped
+	s.dropped = nil
+	for _, e := range dropped {
+		e.close()
+	}
+	s.mu.Unlock()
+	for _, e := range dropped {
+		s.problem("version/"+e.version.ID.String(), e.version.Image, nil)
+	}
+	err := s.cfg.Store.Keep(keep)
+	s.problem("keep", "old versions can't be removed", err)
+}
+
+// problem reports or, without err, takes back a problem.
+func (s *Syncer) problem(key, what string, err error) {
+	text := ""
+	if err != nil {
+		text = fmt.Sprintf("%s: %v", what, err)
+		s.log.Warn(what, "err", err)
+	}
+	if s.cfg.Problem != nil {
+		s.cfg.Problem("sync/"+key, text)
+	}
+}
+
+func (s *Syncer) notify() {
+	if s.cfg.Changed != nil {
+		s.cfg.Changed()
+	}
+}
+
+// begin makes the context of a piece of work, which Want cancels.
+func (s *Syncer) begin(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	s.mu.Lock()
+	s.cancel = cancel
+	if s.changed {
+		cancel()
+	}
+	s.mu.Unlock()
+	return ctx, func() {
+		s.mu.Lock()
+		s.cancel = nil
+		s.mu.Unlock()
+		cancel()
+	}
+}
+
+// nextEntry returns the first wanted version that has work and whose time has come, or how long to wait (0: until woken).
+func (s *Syncer) nextEntry() (*entry, time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	var wait time.Duration
+	for _, e := range s.wanted {
+		if e.state == Verified {
+			continue
+		}
+		left := e.next.Sub(now)
+		if left <= 0 {
+			return e, 0
+		}
+		if wait == 0 || left < wait {
+			wait = left
+		}
+	}
+	return nil, wait
+}
+
+func (s *Syncer) set(e *entry, fn func(*entry)) {
+	s.mu.Lock()
+	before := e.state
+	fn(e)
+	after := e.state
+	s.mu.Unlock()
+	if before != after {
+		s.notify()
+	}
+}
+
+// backoff returns the wait after so many failures: full jitter below a doubling bound.
+func (s *Syncer) backoff(failures int) time.Duration {
+	bound := s.cfg.RetryMin << min(max(failures-1, 0), 16)
+	bound = min(bound, s.cfg.RetryMax)
+	return s.cfg.RetryMin/2 + rand.N(max(bound-s.cfg.RetryMin/2, 1))
+}
+
+func (s *Syncer) closeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range slices.Concat(s.wanted, s.dropped) {
+		e.close()
+	}
+}
+
+// close closes the files of an unfinished version; what arrived stays on the disk.
+func (e *entry) close() {
+	if e.in != nil {
+		_ = e.in.Close()
+		e.in = nil
+	}
+}

@@ -1,0 +1,29 @@
+// Package imagestore keeps image versions on the satellite's disk, whole and proven. It knows manifests and files; where chunks come from is
+// chunksync's business, and who reads a version the servers'.
+//
+// # On the disk
+//
+//	images/ID/manifest     the signed manifest
+//	images/ID/disk         of an image: squashfs, zero padding to 4096 bytes, dm-verity tree: what an NBD export shows
+//	images/ID/kernel ...   the other artifacts
+//	incoming/ID/           the same while chunks arrive; sparse
+//
+// ID is the version ID in hex. A directory moves from incoming to images by one rename, after every chunk was verified, each
+// artifact's SHA-256 and the tree's root matched and all was synced. A version costs its artifacts plus the tree (1/127 of
+// the squashfs); versions do not share space.
+//
+// # Proof
+//
+// Nothing is served because a journal says it is complete. After a start each version in images is unproven until its signature and
+// every byte were checked; one that fails goes back to incoming, where Scan keeps the chunks that are good. The same Scan resumes
+// a version whose transfer was cut, by kill -9 or otherwise.
+//
+// # Metrics
+//
+//	ltsp_satellite_images_versions            versions on the disk, by state: "unproven", "verified", "incoming"
+//	ltsp_satellite_images_open_handles        open handles of exports
+//	ltsp_satellite_images_disk_free_bytes     free space of the file system
+//	ltsp_satellite_images_disk_size_bytes     size of the file system
+//	ltsp_satellite_images_damaged_total       versions that failed their proof
+//	ltsp_satellite_images_mended_blocks_total hash tree blocks that were damaged and recomputed
+package imagestore

@@ -1,0 +1,146 @@
+package upstream
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	satellitev1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
+
+	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
+)
+
+// MaxProblems is how many problem lines a report carries; further ones are cut.
+const MaxProblems = 16
+
+// maxClientReports is how many client reports one message carries.
+const maxClientReports = 500
+
+// Status is what the satellite reports of itself.
+type Status struct {
+	Revision                     uint64
+	Versions                     []VersionStatus
+	DiskFreeBytes, DiskSizeBytes uint64
+	Addresses                    []string // CIDR
+	Members                      []Member
+	Problems                     []string // the first MaxProblems are sent
+	Started                      time.Time
+	MemoryBytes                  uint64
+	NBDConnections               uint32
+	Subnets                      []SubnetStatus
+}
+
+// VersionState is how far a version is.
+type VersionState int
+
+// Version states.
+const (
+	VersionWaiting VersionState = iota
+	VersionFetching
+	VersionVerified
+	VersionFailed
+)
+
+// VersionStatus is one wanted version.
+type VersionStatus struct {
+	Image        string
+	Number       uint64
+	ID           manifest.ID
+	State        VersionState
+	BytesDone    uint64
+	BytesTotal   uint64
+	BytesFetched uint64
+	Error        string
+}
+
+// Member is a member of the gossip cluster. State is "alive", "suspect", "dead" or "left".
+type Member struct {
+	Name, Address, State string
+	Versions             []string // IMAGE@DIGEST
+}
+
+// SubnetStatus is how a subnet is served. State is "serving", "no-interface", "off" or "error: ...".
+type SubnetStatus struct {
+	Name              string
+	State             string
+	Leases, RangeSize uint32
+}
+
+// ClientReport is what is known of one client.
+type ClientReport struct {
+	MAC, UUID                              string
+	Time                                   time.Time
+	State                                  string
+	Reasons                                []string
+	Image                                  string
+	Number                                 uint64
+	Digest                                 []byte
+	Hostname, Address, Satellite           string
+	Timeline                               []BootStep
+	MemoryTotalBytes, MemoryAvailableBytes uint64
+	OverlaySizeBytes, OverlayUsedBytes     uint64
+	Load1                                  float64
+	Uptime                                 time.Duration
+	LinkName                               string
+	LinkSpeedMbps                          uint32
+	NBDConnected                           bool
+	NBDReconnects                          uint64
+	FailedUnits                            []string
+	Kernel, Firmware, AgentBuild           string
+}
+
+// BootStep is one entry of a boot timeline; At counts from the first packet that the satellite saw. Source is "satellite" or "client".
+type BootStep struct {
+	Name   string
+	At     time.Duration
+	Source string
+}
+
+func (s VersionState) proto() satellitev1.VersionState {
+	switch s {
+	case VersionWaiting:
+		return satellitev1.VersionState_VERSION_STATE_WAITING
+	case VersionFetching:
+		return satellitev1.VersionState_VERSION_STATE_FETCHING
+	case VersionVerified:
+		return satellitev1.VersionState_VERSION_STATE_VERIFIED
+	case VersionFailed:
+		return satellitev1.VersionState_VERSION_STATE_FAILED
+	}
+	return satellitev1.VersionState_VERSION_STATE_UNSPECIFIED
+}
+
+func (s *Status) proto(build string, now time.Time) *satellitev1.StatusReport {
+	p := &satellitev1.StatusReport{
+		Revision: s.Revision, DiskFreeBytes: s.DiskFreeBytes, DiskSizeBytes: s.DiskSizeBytes, Addresses: s.Addresses,
+		Problems: s.Problems[:min(len(s.Problems), MaxProblems)], Time: timestamppb.New(now), Build: build,
+		Started: timestamppb.New(s.Started), MemoryBytes: s.MemoryBytes, NbdConnections: s.NBDConnections,
+	}
+	for _, v := range s.Versions {
+		p.Versions = append(p.Versions, &satellitev1.VersionStatus{Image: v.Image, Number: v.Number, Id: v.ID[:], State: v.State.proto(),
+			BytesDone: v.BytesDone, BytesTotal: v.BytesTotal, Error: v.Error, BytesFetched: v.BytesFetched})
+	}
+	for _, m := range s.Members {
+		p.Members = append(p.Members, &satellitev1.Member{Name: m.Name, Address: m.Address, State: m.State, Versions: m.Versions})
+	}
+	for _, n := range s.Subnets {
+		p.Subnets = append(p.Subnets, &satellitev1.SubnetStatus{Name: n.Name, State: n.State, Leases: n.Leases, RangeSize: n.RangeSize})
+	}
+	return p
+}
+
+func (r *ClientReport) proto() *satellitev1.ClientReport {
+	p := &satellitev1.ClientReport{
+		Mac: r.MAC, Uuid: r.UUID, Time: timestamppb.New(r.Time), State: r.State, Reasons: r.Reasons, Image: r.Image, Number: r.Number,
+		Digest: r.Digest, Hostname: r.Hostname, Address: r.Address, Satellite: r.Satellite,
+		MemoryTotalBytes: r.MemoryTotalBytes, MemoryAvailableBytes: r.MemoryAvailableBytes,
+		OverlaySizeBytes: r.OverlaySizeBytes, OverlayUsedBytes: r.OverlayUsedBytes, Load1: r.Load1, Uptime: durationpb.New(r.Uptime),
+		LinkName: r.LinkName, LinkSpeedMbps: r.LinkSpeedMbps, NbdConnected: r.NBDConnected, NbdReconnects: r.NBDReconnects,
+		FailedUnits: r.FailedUnits, Kernel: r.Kernel, Firmware: r.Firmware, AgentBuild: r.AgentBuild,
+	}
+	for _, s := range r.Timeline {
+		p.Timeline = append(p.Timeline, &satellitev1.BootStep{Name: s.Name, At: durationpb.New(s.At), Source: s.Source})
+	}
+	return p
+}
