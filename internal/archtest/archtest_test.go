@@ -120,7 +120,7 @@ func TestPackagesAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
-	for _, p := range strings.Fields(string(out)) {
+	for p := range strings.FieldsSeq(string(out)) {
 		if !strings.Contains(p, "/proto/") && !strings.HasSuffix(p, "/archtest") {
 			t.Errorf("package %s has no package comment", p)
 		}

@@ -68,11 +68,3 @@ func short(hex string) string {
 func count(done, of uint32) string { return fmt.Sprintf("%d/%d", done, of) }
 
 func list(items []string) string { return strings.Join(items, ",") }
-
-func deref[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
-}

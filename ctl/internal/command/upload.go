@@ -47,7 +47,7 @@ func (s remoteStore) Put(ctx context.Context, next func() (chunk.ID, []byte, err
 	}
 	for {
 		id, data, err := next()
-		if err == io.EOF { //nolint:errorlint // the documented end of next
+		if errors.Is(err, io.EOF) {
 			_, err := stream.CloseAndRecv()
 			return err
 		}

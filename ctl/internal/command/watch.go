@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -62,8 +63,8 @@ func (a *app) watch(ctx context.Context, kinds []string, list lister) error {
 				return err
 			}
 			if _, err := events.Recv(); err != nil {
-				if err == io.EOF {
-					return fmt.Errorf("the controller ended the watch")
+				if errors.Is(err, io.EOF) {
+					return errors.New("the controller ended the watch")
 				}
 				return err
 			}

@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -63,7 +64,7 @@ func sum(ctx context.Context, r io.ReaderAt, size int64) ([sha256.Size]byte, err
 		if err := ctx.Err(); err != nil {
 			return [sha256.Size]byte{}, err
 		}
-		if _, err := io.CopyN(h, section, step); err == io.EOF {
+		if _, err := io.CopyN(h, section, step); errors.Is(err, io.EOF) {
 			return [sha256.Size]byte(h.Sum(nil)), nil
 		} else if err != nil {
 			return [sha256.Size]byte{}, err

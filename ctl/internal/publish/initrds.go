@@ -48,7 +48,7 @@ func (p *Prepared) addInitrds(ctx context.Context, image fs.FS, report *inspect.
 		agentSum := sha256.Sum256(agent)
 		h.Write(squash.SHA256[:])
 		h.Write(agentSum[:])
-		io.WriteString(h, initrdRules+which.set.String())
+		h.Write([]byte(initrdRules + which.set.String()))
 		key := hex.EncodeToString(h.Sum(nil))
 		build := func(w io.Writer) error {
 			told := o.Step("making the " + which.set.String() + " initrd")
