@@ -37,7 +37,7 @@ func (id *ID) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// ErrInvalidID: a text is not 64 lower-case hex digits.
+// ErrInvalidID means that a text is not 64 lower-case hex digits.
 var ErrInvalidID = errors.New("invalid chunk ID")
 
 // ParseID reads the form of String. It accepts lower-case digits only, so that each ID has one spelling. Errors match ErrInvalidID.

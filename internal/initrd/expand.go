@@ -28,7 +28,7 @@ func readLimited(image fs.FS, name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	return readAll(f, name, limit)
 }
 

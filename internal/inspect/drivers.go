@@ -70,7 +70,7 @@ func readModules(image fs.FS, dir string) (map[string]string, error) {
 			}
 			modules[name] = file
 		}
-		f.Close()
+		_ = f.Close() // only read
 	}
 	return modules, nil
 }
@@ -86,7 +86,7 @@ func checkCompressor(image fs.FS, k kernel, compressor string) error {
 		if err != nil {
 			continue
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // only read
 		for line := range lines(f) {
 			if line == "# "+option+" is not set" {
 				return refuse(ErrMissingDriver, "build the image with another compressor, or use another kernel",

@@ -5,6 +5,7 @@ package inspect
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -123,10 +124,10 @@ func machineOf(image fs.FS, name string) (machine string, program bool, err erro
 	if err != nil {
 		return "", false, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	var b [20]byte
 	n, err := io.ReadFull(f, b[:])
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return "", false, fmt.Errorf("read %s: %w", name, err)
 	}
 	if string(b[:2]) == "#!" {
@@ -156,7 +157,7 @@ func (rep *Report) readOSRelease(image fs.FS) {
 		if err != nil {
 			continue
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // only read
 		for line := range lines(io.LimitReader(f, maxOSRelease)) {
 			key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 			value = strings.Trim(value, `"'`)

@@ -43,8 +43,7 @@ func findKernel(image fs.FS, own []string) (kernel, error) {
 			if err == nil {
 				return k, nil
 			}
-			var refused *Error
-			if !errors.As(err, &refused) {
+			if _, refused := errors.AsType[*Error](err); !refused {
 				return kernel{}, err
 			}
 			if firstErr == nil || errors.Is(firstErr, ErrKernelFormat) && errors.Is(err, ErrNoModules) {
@@ -131,7 +130,7 @@ func readKernel(image fs.FS, name string) (kernel, error) {
 	if err != nil {
 		return k, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	if k.arch, k.release, err = kernelHead(f); err != nil {
 		if errors.Is(err, errFormat) {
 			return k, refuse(ErrKernelFormat, "a bzImage, an arm64 Image or an EFI zboot image is needed; a unified kernel image (UKI) is not one",
@@ -169,7 +168,7 @@ const (
 func kernelHead(r io.Reader) (arch, release string, err error) {
 	head := make([]byte, kernelHeadLen)
 	n, err := io.ReadFull(r, head)
-	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return "", "", err
 	}
 	head = head[:n]
@@ -204,7 +203,7 @@ func bzImage(head []byte, whole io.Reader) (arch, release string, err error) {
 	}
 	text := make([]byte, maxRelease)
 	n, err := io.ReadFull(whole, text)
-	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return "", "", err
 	}
 	release, _, _ = strings.Cut(string(text[:n]), " ")

@@ -3,6 +3,7 @@ package squashfs
 import (
 	"container/list"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -67,7 +68,7 @@ func (f *FS) readAt(b []byte, pos int64) error {
 	if n == len(b) {
 		return nil
 	}
-	if err == io.EOF || err == io.ErrUnexpectedEOF || err == nil {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return &TruncatedError{Have: pos + int64(n), Want: f.sb.BytesUsed}
 	}
 	return fmt.Errorf("read %d bytes at %d: %w", len(b), pos, err)
@@ -148,9 +149,6 @@ func (m *metaReader) advance() error {
 	m.pos, m.next, m.buf, m.off = m.next, next, buf, 0
 	return nil
 }
-
-// atEnd tells whether the table has been read to its last byte.
-func (m *metaReader) atEnd() bool { return m.off == len(m.buf) && m.next >= m.end }
 
 // read fills b.
 func (m *metaReader) read(b []byte) error {

@@ -1,6 +1,7 @@
 package squashfs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -177,7 +178,7 @@ func (f *FS) ReadFile(name string) ([]byte, error) {
 		return nil, file.fail("read", fmt.Errorf("%d bytes are more than %d", file.Size(), MaxReadFile))
 	}
 	b := make([]byte, file.Size())
-	if _, err := file.ReadAt(b, 0); err != nil && err != io.EOF {
+	if _, err := file.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	return b, nil

@@ -178,7 +178,7 @@ func TestBlocksStopsAtYieldsError(t *testing.T) {
 	t.Parallel()
 	stop, n := errors.New("stop"), 0
 	err := openBytes(t, golden(t, "zstd")).Blocks(func(squashfs.Block) error { n++; return stop })
-	if err != stop || n != 1 {
+	if !errors.Is(err, stop) || n != 1 {
 		t.Errorf("%v after %d calls", err, n)
 	}
 }

@@ -44,7 +44,7 @@ func (w *walker) walk(name string, d fs.DirEntry, ref uint64) error {
 		return corrupt("directory", -1, "more than %d names in the tree", maxWalkEntries)
 	}
 	if err := w.fn(name, d, nil); err != nil || !d.IsDir() {
-		if err == fs.SkipDir && d.IsDir() {
+		if errors.Is(err, fs.SkipDir) && d.IsDir() {
 			err = nil
 		}
 		return err
@@ -52,7 +52,7 @@ func (w *walker) walk(name string, d fs.DirEntry, ref uint64) error {
 	entries, err := w.list(name, ref)
 	if err != nil {
 		if err = w.fn(name, d, err); err != nil {
-			if err == fs.SkipDir {
+			if errors.Is(err, fs.SkipDir) {
 				err = nil
 			}
 			return err
@@ -60,7 +60,7 @@ func (w *walker) walk(name string, d fs.DirEntry, ref uint64) error {
 	}
 	for _, e := range entries {
 		if err := w.walk(path.Join(name, e.Name()), e, e.(*dirEntry).ref); err != nil {
-			if err == fs.SkipDir {
+			if errors.Is(err, fs.SkipDir) {
 				break
 			}
 			return err

@@ -457,3 +457,25 @@ func (b *bench) eventually(what string, check func() string) {
 		}
 	}
 }
+
+// adminAgain dials as an admin that exists, with one more certificate, over a connection of its own.
+func (b *bench) adminAgain(name string) *grpc.ClientConn {
+	b.t.Helper()
+	key := newKey(b.t)
+	der, cert, err := b.ca.Issue(pki.Identity{Role: pki.Admin, Name: name}, key.Public(), b.clock.now())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	err = b.store.Update(b.ctx, &store.Change{Actor: "test", Action: "admin", Object: name}, func(tx *store.Tx) error {
+		admin, err := tx.Admins().Get(name)
+		if err != nil {
+			return err
+		}
+		admin.Certificates = append(admin.Certificates, cert)
+		return tx.Admins().Put(name, admin)
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return b.dialAs(pki.NewHolder(pairOf(b.t, key, der)))
+}

@@ -71,6 +71,9 @@ func (s *School) PrintFigures(w io.Writer, vm *testvm.VM, before uint64) error {
 		}
 		fmt.Fprintf(w, "  %-12s memory %d, CPU %.1f s\n", name, rss, cpu.Seconds())
 	}
+	for _, t := range s.took {
+		fmt.Fprintf(w, "  %6.1f s wall  %s\n", t.wall.Seconds(), t.step)
+	}
 	return s.printSizes(w)
 }
 

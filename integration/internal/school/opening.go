@@ -3,12 +3,19 @@ package school
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Opening is how far Open goes and with what.
 type Opening struct {
 	SubnetFlags []string // of `ltspctl subnet create`; nil: authoritative with a range
 	Satellite   string   // name of the first satellite; empty: sat1
+}
+
+// took is how long a step of Open lasted.
+type took struct {
+	step string
+	wall time.Duration
 }
 
 // Open brings the school to where PCs can boot: controller, site, subnet, one satellite, the image published and verified.
@@ -42,9 +49,11 @@ func (s *School) Open(ctx context.Context, o Opening) error {
 	}
 	for _, step := range steps {
 		s.Log("%s", step.say)
+		began := time.Now()
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w", step.say, err)
 		}
+		s.took = append(s.took, took{step.say, time.Since(began)})
 	}
 	return nil
 }

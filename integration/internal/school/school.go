@@ -48,7 +48,9 @@ type School struct {
 	desk       *testnet.Host
 	daemons    map[string]*testnet.Process
 	satellites map[string]*testnet.Host
+	serveFlags map[string][]string // of ltsp-satellite serve, by satellite
 	pcs        int
+	took       []took
 }
 
 // New makes the networks and the controller's host, and starts nothing. Close ends everything.
@@ -65,7 +67,7 @@ func New(ctx context.Context, c Config) (*School, error) {
 			return nil, err
 		}
 	}
-	s := &School{Config: c, daemons: map[string]*testnet.Process{}, satellites: map[string]*testnet.Host{}}
+	s := &School{Config: c, daemons: map[string]*testnet.Process{}, satellites: map[string]*testnet.Host{}, serveFlags: map[string][]string{}}
 	if err := s.networks(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -133,29 +135,8 @@ func (s *School) StartController(ctx context.Context) error {
 	})
 }
 
-// AddSatellite makes a satellite's host with a WAN and a LAN address, and enrols it.
-func (s *School) AddSatellite(ctx context.Context, name, wanAddr, lanAddr string) error {
-	host, err := s.Lab.Host(name, s.WAN.At(wanAddr), s.LAN.At(lanAddr))
-	if err != nil {
-		return err
-	}
-	s.satellites[name] = host
-	token, err := s.Ctl(ctx, "token", "create", "--site", Site)
-	if err != nil {
-		return err
-	}
-	_, err = s.run(ctx, host, "ltsp-satellite", "join", "--data-dir", s.path(name), "--controller", ControllerAddr+":"+ControllerPort,
-		"--token", strings.TrimSpace(token), "--name", name)
-	return err
-}
-
 // Satellite is the host of a satellite.
 func (s *School) Satellite(name string) *testnet.Host { return s.satellites[name] }
-
-// StartSatellite starts an enrolled satellite.
-func (s *School) StartSatellite(ctx context.Context, name string) error {
-	return s.start(ctx, name, s.satellites[name], "ltsp-satellite", "serve", "--data-dir", s.path(name))
-}
 
 // Daemon is a running controller ("controller") or satellite (its name), or nil.
 func (s *School) Daemon(name string) *testnet.Process { return s.daemons[name] }

@@ -173,13 +173,24 @@ func (t *Tree) openRendered(m *bootmenu.Menu, tg target, r Request) (*File, erro
 func (t *Tree) sawScript(q bootmenu.Request, c bootmenu.Choice) {
 	t.cfg.Registry.Saw(clients.Sighting{
 		MAC: q.MAC, Addr: q.Client, Step: clients.StepScript, UUID: q.UUID, Again: q.Again,
-		Firmware: strings.Trim(q.Platform+"/"+q.Arch, "/"),
+		Firmware: firmware(q),
 	})
 	version := "none"
 	if c.Version != nil {
 		version = c.Version.String()
 	}
 	t.cfg.Logger.Debug("boot script", "client", q.MAC, "addr", q.Client, "version", version, "source", c.Source, "note", c.Note, "err", c.Problem)
+}
+
+// firmware says for people what iPXE told of the PC.
+func firmware(q bootmenu.Request) string {
+	switch q.Platform {
+	case "pcbios":
+		return "BIOS"
+	case "efi":
+		return "UEFI"
+	}
+	return strings.Trim(q.Platform+" "+q.Arch, " ")
 }
 
 // peekToken stands where a client only asks how long its boot configuration is.

@@ -283,7 +283,7 @@ func TestStepsAreTold(t *testing.T) {
 	open(with("boot/client.cpio", func(r *Request) { r.Peek = true }), false)
 	open(request("undionly.kpxe"), true)
 	client := netip.MustParseAddr("192.168.67.20")
-	script := clients.Sighting{MAC: pc01, Addr: client, Step: clients.StepScript, UUID: "67000000-0000-4000-8000-000000000010", Firmware: "pcbios/i386"}
+	script := clients.Sighting{MAC: pc01, Addr: client, Step: clients.StepScript, UUID: "67000000-0000-4000-8000-000000000010", Firmware: "BIOS"}
 	again := script
 	again.Again = true
 	want := []clients.Sighting{

@@ -107,6 +107,7 @@ func FuzzParseQuery(f *testing.F) {
 func FuzzScript(f *testing.F) {
 	f.Add("pc01", "quiet", "lab:stable", "room1", "i386")
 	f.Add("x || shell", "a # b", "lab@9", "${x", "\n:label")
+	f.Add("-n --x", "quiet", "lab:stable", "-r", "-")
 	f.Fuzz(func(t *testing.T, name, params, boot, subnet, arch string) {
 		m := menu(t, func(s *State) {
 			s.Desired.Clients[0].Name = name

@@ -78,8 +78,21 @@ type script struct{ bytes.Buffer }
 
 func (w *script) line(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 
+// screenColumns is the width at which iPXE's text console would break words.
+const screenColumns = 79
+
+// echo prints a text, in as many lines as the screen needs.
 func (w *script) echo(format string, args ...any) {
-	w.line("echo %s", printable(fmt.Sprintf(format, args...)))
+	var line string
+	for word := range strings.FieldsSeq(printable(fmt.Sprintf(format, args...))) {
+		word = strings.TrimLeft(word, "-") // echo has options
+		if line != "" && len(line)+1+len(word) > screenColumns {
+			w.line("echo %s", line)
+			line = ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	w.line("echo %s", line)
 }
 
 // notReady waits and asks again: the other satellites first, since one of them may have what is missing here.
@@ -152,11 +165,11 @@ func (m *Menu) failed(w *script, r Request, list []server) {
 	w.line(":failed")
 	w.line("echo")
 	w.line("echo This PC could not boot: ${what} failed at each satellite of the site.")
-	w.line("echo What to do: see whether the satellite is switched on and connected. iPXE explains the error above at its ipxe.org address.")
+	w.echo("What to do: see whether the satellite is switched on and connected. iPXE explains the error above at the address that stands behind it.")
 	if m.state.Desired.Boot.Shell {
 		w.line("prompt --key s --timeout %d Press s for a shell. This PC tries again in %d seconds. && shell ||", retrySeconds*1000, retrySeconds)
 	} else {
-		w.line("echo This PC tries again in %d seconds.", retrySeconds)
+		w.echo("This PC tries again in %d seconds.", retrySeconds)
 		w.line("sleep %d ||", retrySeconds)
 	}
 	w.line("imgfree ||")

@@ -68,6 +68,9 @@ func checkLine(t *testing.T, n int, line string, last bool, labels map[string]bo
 		if !ok || len(cmd)-1 < least {
 			t.Errorf("line %d: command %q", n, cmd)
 		}
+		if cmd[0] == "echo" && len(cmd) > 1 && cmd[1][0] == '-' {
+			t.Errorf("line %d: echo takes %q for an option", n, cmd[1])
+		}
 		if cmd[0] == "goto" {
 			targets := []string{cmd[1]}
 			if name, isVar := strings.CutPrefix(cmd[1], "${"); isVar {

@@ -137,20 +137,23 @@ func (r *Registry) Saw(s Sighting) {
 	if s.MAC == "" {
 		return
 	}
+	if _, known := r.clients[s.MAC]; !known && s.Step == "" {
+		return // no sign of a boot: any machine of the LAN
+	}
 	c := r.clientLocked(s.MAC, now)
 	c.LastSeen = now
 	r.moveLocked(c, s.Addr)
 	if s.UUID != "" {
 		c.UUID = s.UUID
 	}
-	if s.Firmware != "" {
-		c.Firmware = s.Firmware
-	}
 	if s.Step == "" {
 		return
 	}
 	if c.boot.begins(s, now, !c.lastReport.IsZero(), r.cfg.NewBootAfter) {
 		r.beginLocked(c, now, true)
+	}
+	if c.Firmware == "" {
+		c.Firmware = s.Firmware
 	}
 	if !c.boot.add(s.Step, now) {
 		return
@@ -213,7 +216,7 @@ func (r *Registry) moveLocked(c *client, addr netip.Addr) {
 // beginLocked starts a new boot.
 func (r *Registry) beginLocked(c *client, now time.Time, witnessed bool) {
 	c.boot = boot{Start: now, Last: now, Witnessed: witnessed}
-	c.State, c.Reasons, c.Report, c.BootID = Booting, nil, nil, ""
+	c.State, c.Reasons, c.Report, c.BootID, c.Firmware = Booting, nil, nil, "", ""
 	c.BootedAt, c.lastReport = now, time.Time{}
 	r.metrics.boots.Inc()
 	r.log.Info("client boots", "client", c.MAC, "addr", c.Addr)

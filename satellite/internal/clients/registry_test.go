@@ -252,9 +252,14 @@ func TestLookUpByAddress(t *testing.T) {
 	if n := len(r.List()); n != 0 {
 		t.Fatalf("%d clients after a sighting of nobody", n)
 	}
-	r.Saw(Sighting{MAC: pc, Addr: addr, Step: StepScript, UUID: "u", Firmware: "pcbios/i386"})
+	r.Saw(Sighting{MAC: pc, Addr: addr})
+	if n := len(r.List()); n != 0 {
+		t.Fatalf("%d clients after DHCP of a machine that does not boot from here", n)
+	}
+	r.Saw(Sighting{MAC: pc, Addr: addr, Step: StepDiscover, Firmware: "UEFI PXE"})
+	r.Saw(Sighting{MAC: pc, Addr: addr, Step: StepScript, UUID: "u", Firmware: "UEFI"})
 	r.Saw(Sighting{Addr: netip.MustParseAddr("::ffff:192.168.67.20"), Step: StepKernel})
-	if got := get(t, r); len(got.Timeline) != 2 || got.UUID != "u" || got.Firmware != "pcbios/i386" {
+	if got := get(t, r); len(got.Timeline) != 3 || got.UUID != "u" || got.Firmware != "UEFI PXE" {
 		t.Errorf("snapshot %+v", got)
 	}
 	other := "52:54:00:67:00:11"

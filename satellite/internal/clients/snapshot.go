@@ -76,9 +76,10 @@ type Sighting struct {
 	// MAC as aa:bb:cc:dd:ee:ff; if it is empty, the client is looked up by Addr, and the sighting is dropped if no client has it.
 	MAC  string
 	Addr netip.Addr // zero if unknown
-	Step string     // empty: only the other fields are taken over
-	// UUID and Firmware are taken over when set.
-	UUID     string
+	// Step is empty if the sighting is no sign of a boot (DHCP of a running system): it updates a known client's address and UUID.
+	Step string
+	UUID string // taken over when set
+	// Firmware is what the PC starts with, for people; the first that is told in a boot counts.
 	Firmware string
 	Again    bool // StepScript by a client that has not been restarted
 }

@@ -57,7 +57,7 @@ func (l *link) probe(addr netip.Addr, client lease.MAC) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("open ARP socket on %s: %w", l.Name, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if err := conn.SetReadDeadline(time.Now().Add(probeTime)); err != nil {
 		return false, fmt.Errorf("probe %s: %w", addr, err)
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"go.etcd.io/bbolt"
 
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/lease"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/state"
@@ -56,12 +55,12 @@ func (l *countingLog) Append(ctx context.Context, rs []lease.Record) error {
 }
 
 func benchDORA(b *testing.B, outstanding int) {
-	db, err := bbolt.Open(filepath.Join(b.TempDir(), "leases.db"), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType})
+	db, err := state.Open(filepath.Join(b.TempDir(), state.FileName))
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer db.Close()
-	stored, err := state.NewLeases(db)
+	stored, err := state.NewLeases(db.DB())
 	if err != nil {
 		b.Fatal(err)
 	}

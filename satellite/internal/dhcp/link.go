@@ -122,10 +122,10 @@ func setOptions(fd int, nic string) error {
 
 func (l *link) close() {
 	for _, c := range l.udp {
-		c.Close()
+		_ = c.Close()
 	}
 	if l.raw != nil {
-		l.raw.Close()
+		_ = l.raw.Close()
 	}
 }
 

@@ -183,7 +183,7 @@ func (c *conversation) nak() outcome {
 
 // inform answers DHCPINFORM: parameters only (RFC 2131 section 4.3.5), to the address that the client already has.
 func (c *conversation) inform() outcome {
-	if !c.ciaddr.IsValid() {
+	if !c.reachable() {
 		return outcome{drop: dropMalformed}
 	}
 	m := answer(c.request, dhcpv4.MessageTypeAck, c.server)
@@ -257,7 +257,7 @@ func (c *conversation) bootServer() outcome {
 		addPXE(m, true)
 	}
 	out := c.send(m, EventBootAck, c.ciaddr, boot)
-	if !c.giaddr.IsValid() && c.ciaddr.IsValid() && c.ciaddr == c.packet.src.Addr() {
+	if !c.giaddr.IsValid() && c.reachable() && c.ciaddr == c.packet.src.Addr() {
 		out.to.addr = c.packet.src
 	}
 	return outcome{note: boot.Detail, reply: out}
@@ -283,7 +283,7 @@ func (c *conversation) send(m *dhcpv4.DHCPv4, kind EventKind, addr netip.Addr, b
 	switch {
 	case c.giaddr.IsValid():
 		out.to.addr = netip.AddrPortFrom(c.giaddr, serverPort)
-	case c.ciaddr.IsValid():
+	case c.reachable():
 		out.to.addr = netip.AddrPortFrom(c.ciaddr, clientPort)
 	case m.IsBroadcast() || !yiaddr.IsValid() || c.client.MAC.IsZero():
 		out.to.addr = netip.AddrPortFrom(broadcastAddr(), clientPort)
@@ -291,6 +291,12 @@ func (c *conversation) send(m *dhcpv4.DHCPv4, kind EventKind, addr netip.Addr, b
 		out.to = destination{addr: netip.AddrPortFrom(yiaddr, clientPort), frame: true, mac: c.client.MAC}
 	}
 	return out
+}
+
+// reachable reports whether the client has an address that answers go to. RFC 2131 table 5 wants ciaddr to be zero in the states
+// where it doesn't count; an address outside the subnet could be that of somebody who should be flooded.
+func (c *conversation) reachable() bool {
+	return c.kind != dhcpv4.MessageTypeDiscover && c.ciaddr.IsValid() && c.subnet.Prefix.Contains(c.ciaddr)
 }
 
 func (c *conversation) event(kind EventKind, addr netip.Addr) *Event {

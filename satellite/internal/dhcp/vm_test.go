@@ -113,28 +113,26 @@ func TestFirmwareBoots(t *testing.T) {
 		name     string
 		firmware testvm.Firmware
 		mode     Mode
-		noRA     bool
 		want     []string // events in this order
 		query    string
 	}{
-		{"BIOS iPXE", testvm.BIOS, Authoritative, false, []string{"discover ipxe", "offer ipxe", "ack ipxe"}, "&arch=i386&platform=pcbios"},
-		{"BIOS iPXE without RA", testvm.BIOS, Authoritative, true, []string{"discover ipxe", "offer ipxe", "ack ipxe"}, "&arch=i386&platform=pcbios"},
-		{"BIOS iPXE proxy", testvm.BIOS, Proxy, false, []string{"discover ipxe", "proxy-offer ipxe"}, "&arch=i386&platform=pcbios"},
-		{"UEFI PXE", testvm.UEFI, Authoritative, false, []string{
+		{"BIOS iPXE", testvm.BIOS, Authoritative, []string{"discover ipxe", "offer ipxe", "ack ipxe"}, "&arch=i386&platform=pcbios"},
+		{"BIOS iPXE proxy", testvm.BIOS, Proxy, []string{"discover ipxe", "proxy-offer ipxe"}, "&arch=i386&platform=pcbios"},
+		{"UEFI PXE", testvm.UEFI, Authoritative, []string{
 			"discover firmware", "offer firmware", "ack firmware", "discover ipxe", "offer ipxe", "ack ipxe",
 		}, "&arch=x86_64&platform=efi"},
-		{"UEFI PXE proxy", testvm.UEFI, Proxy, false, []string{
+		{"UEFI PXE proxy", testvm.UEFI, Proxy, []string{
 			"discover firmware", "proxy-offer firmware", "boot-ack firmware", "discover ipxe", "proxy-offer ipxe",
 		}, "&arch=x86_64&platform=efi"},
-		{"UEFI HTTP", testvm.UEFIHTTP, Authoritative, false, []string{
+		{"UEFI HTTP", testvm.UEFIHTTP, Authoritative, []string{
 			"discover firmware", "offer firmware", "ack firmware", "discover ipxe", "offer ipxe", "ack ipxe",
 		}, "&arch=x86_64&platform=efi"},
-		{"UEFI HTTP proxy", testvm.UEFIHTTP, Proxy, false, []string{
+		{"UEFI HTTP proxy", testvm.UEFIHTTP, Proxy, []string{
 			"discover firmware", "proxy-offer firmware", "discover ipxe", "proxy-offer ipxe",
 		}, "&arch=x86_64&platform=efi"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			l := newLab(t, tc.mode, func(s *serverSpec) { s.NoRA = tc.noRA })
+			l := newLab(t, tc.mode)
 			scripts := l.bootServices()
 			if tc.mode == Proxy {
 				l.foreignDHCP()

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -117,7 +118,7 @@ func (t *Table) Release(c Client, addr netip.Addr) []Record {
 func (t *Table) Forgo(c Client) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, b := range append([]*binding(nil), t.byClient[c.key()]...) {
+	for _, b := range slices.Clone(t.byClient[c.key()]) {
 		t.dropOfferLocked(b)
 	}
 }
@@ -263,7 +264,7 @@ func (t *Table) grantLocked(p *pool, b *binding, c Client, now time.Time) Grant 
 	if len(t.byClient[b.key]) == 1 {
 		return g
 	}
-	for _, o := range append([]*binding(nil), t.byClient[b.key]...) {
+	for _, o := range slices.Clone(t.byClient[b.key]) {
 		switch {
 		case o == b || !p.Prefix.Contains(o.addr):
 		case o.state == Bound:

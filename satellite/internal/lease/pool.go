@@ -115,7 +115,7 @@ func (p *pool) fresh(k key) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	h := fnv.New32a()
-	h.Write([]byte(k))
+	_, _ = h.Write([]byte(k)) // never fails
 	start := h.Sum32() % p.size
 	if n, ok := p.zeroBit(start, p.size); ok {
 		return address(p.first + n), true

@@ -99,7 +99,7 @@ func openLink(name string) (*link, error) {
 	}
 	l := &link{nic: nic, addr: addr, conn: ipv6.NewPacketConn(raw), done: make(chan struct{})}
 	if err := l.setOptions(); err != nil {
-		raw.Close()
+		_ = raw.Close()
 		return nil, fmt.Errorf("set up ICMPv6 socket on %s: %w", name, err)
 	}
 	return l, nil

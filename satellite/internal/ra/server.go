@@ -109,7 +109,7 @@ func (s *Server) Run(ctx context.Context) error {
 	links := make(map[string]*link)
 	defer func() {
 		for _, l := range links {
-			l.conn.Close()
+			_ = l.conn.Close()
 		}
 		readers.Wait()
 	}()
@@ -135,7 +135,7 @@ func (s *Server) reconcile(ctx context.Context, links map[string]*link, said map
 	s.mu.Unlock()
 	for name, l := range links {
 		if !slices.Contains(names, name) || l.ended() || l.stale() {
-			l.conn.Close()
+			_ = l.conn.Close()
 			delete(links, name)
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/lease"
 )
@@ -17,12 +17,12 @@ const leasesBucket = "leases"
 // Leases is the durable side of the DHCP leases: a lease.Log in a bbolt database. Safe for concurrent use; one Append is one
 // transaction, so many records per call are what makes it fast.
 type Leases struct {
-	db *bolt.DB
+	db *bbolt.DB
 }
 
 // NewLeases makes sure that the bucket is there. The database stays the caller's, who closes it after the last use.
-func NewLeases(db *bolt.DB) (*Leases, error) {
-	err := db.Update(func(tx *bolt.Tx) error {
+func NewLeases(db *bbolt.DB) (*Leases, error) {
+	err := db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucketIfNotExists([]byte(leasesBucket))
 		return err
 	})
@@ -37,7 +37,7 @@ func (l *Leases) Append(ctx context.Context, records []lease.Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := l.db.Update(func(tx *bolt.Tx) error {
+	err := l.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(leasesBucket))
 		for i := range records {
 			if err := putLease(b, &records[i]); err != nil {
@@ -52,7 +52,7 @@ func (l *Leases) Append(ctx context.Context, records []lease.Record) error {
 	return nil
 }
 
-func putLease(b *bolt.Bucket, r *lease.Record) error {
+func putLease(b *bbolt.Bucket, r *lease.Record) error {
 	if !r.Addr.Is4() {
 		return fmt.Errorf("not an IPv4 address")
 	}
@@ -69,7 +69,7 @@ func putLease(b *bolt.Bucket, r *lease.Record) error {
 
 // Load reads all records in address order. A record that can't be read is an error: to forget a lease is to give its address twice.
 func (l *Leases) Load(f func(lease.Record) error) error {
-	return l.db.View(func(tx *bolt.Tx) error {
+	return l.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket([]byte(leasesBucket)).ForEach(func(k, v []byte) error {
 			r, err := readLease(k, v)
 			if err != nil {

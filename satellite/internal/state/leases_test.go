@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"encoding/json"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -10,16 +11,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/bbolt"
 
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/lease"
 )
 
 var _ lease.Log = (*Leases)(nil)
 
-func openLeases(t testing.TB, path string) (*Leases, *bolt.DB) {
+func openLeases(t testing.TB, path string) (*Leases, *bbolt.DB) {
 	t.Helper()
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestLeasesRefusesDamage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, db := openLeases(t, filepath.Join(t.TempDir(), "db"))
-			if err := db.Update(func(tx *bolt.Tx) error {
+			if err := db.Update(func(tx *bbolt.Tx) error {
 				return tx.Bucket([]byte(leasesBucket)).Put([]byte(kv[0]), []byte(kv[1]))
 			}); err != nil {
 				t.Fatal(err)
@@ -104,4 +105,25 @@ func TestLeasesRefusesDamage(t *testing.T) {
 			}
 		})
 	}
+}
+
+func FuzzReadLease(f *testing.F) {
+	f.Add([]byte{10, 0, 0, 2}, []byte(`{"addr":"10.0.0.2","mac":"52:54:00:67:00:10","client_id":"AVI=","state":"bound","since":"2026-09-01T08:00:00Z","expires":"2026-09-01T20:00:00Z"}`))
+	f.Add([]byte{10, 0, 0, 3}, []byte(`{"addr":"10.0.0.3","state":"declined"}`))
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		r, err := readLease(key, value)
+		if err != nil {
+			return
+		}
+		if !r.Addr.Is4() {
+			t.Errorf("accepted a record for %s", r.Addr)
+		}
+		again, err := json.Marshal(r)
+		if err != nil {
+			return // a time outside the years that JSON can say
+		}
+		if _, err := readLease(key, again); err != nil {
+			t.Errorf("%s does not come back: %v", again, err)
+		}
+	})
 }
