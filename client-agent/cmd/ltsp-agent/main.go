@@ -1,0 +1,69 @@
+// Command ltsp-agent is the client's part of LTSP Fleet: one static binary that is /init of the initrd, the keeper of the root connection, and the
+// resident agent of the running client.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/initrd"
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/keeper"
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/resident"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/buildinfo"
+)
+
+const usage = `ltsp-agent is the part of LTSP Fleet that runs on diskless clients.
+
+Usage:
+  ltsp-agent resident   report this client's state to a satellite (started by the unit ltsp-agent.service)
+  ltsp-agent version    print the version
+  ltsp-agent --help     print this text
+
+As process 1 of an initrd it attaches the image and starts the image's init. Kernel parameters that it obeys:
+  BOOTIF=01-MAC         the NIC that the PC booted from
+  ip=CLIENT:SERVER:GATEWAY:NETMASK:HOST:DEVICE   its address; without one it asks by DHCP
+  ltsp.dhcp=ADDR        the DHCP server that gave the address
+  ltsp.dns=ADDR,ADDR    DNS servers
+  ltsp.reboot=SECONDS   how long a failed boot shows its message (60)
+  init=PATH             the program to start instead of /sbin/init
+  modprobe.blacklist=M  drivers not to load
+`
+
+func main() { os.Exit(run(os.Args, os.Getpid(), os.Stdout, os.Stderr)) }
+
+// run chooses what to be. Process 1 is never the wrong place: an initrd that starts the agent as something else would leave the PC without a word.
+func run(args []string, pid int, stdout, stderr io.Writer) int {
+	if pid == 1 {
+		initrd.Main()
+		return 1
+	}
+	if len(args) > 0 && args[0] == keeper.Argv0 {
+		return exit(keeper.Main(), stderr)
+	}
+	command := ""
+	if len(args) == 2 {
+		command = args[1]
+	}
+	switch command {
+	case "resident":
+		return exit(resident.Main(initrd.Uptime), stderr)
+	case "version", "--version":
+		fmt.Fprintf(stdout, "ltsp-agent %s %s/%s\n", buildinfo.Version(), runtime.GOOS, runtime.GOARCH)
+		return 0
+	case "--help", "-h", "help":
+		io.WriteString(stdout, usage)
+		return 0
+	}
+	io.WriteString(stderr, usage)
+	return 2
+}
+
+func exit(err error, stderr io.Writer) int {
+	if err != nil {
+		fmt.Fprintf(stderr, "ltsp-agent: %v\n", err)
+		return 1
+	}
+	return 0
+}

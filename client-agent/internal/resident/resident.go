@@ -1,0 +1,305 @@
+// Package resident is the agent on the running client: it judges the client's state, reports it to a satellite and keeps the lease of its
+// address. It runs from tmpfs and goes on reporting when the root connection is down.
+package resident
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/dhcprenew"
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rundir"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
+)
+
+// Times of the agent's own observations. What costs a process is done rarely.
+const (
+	watchEvery    = 2 * time.Second  // files and counters
+	askStarting   = 5 * time.Second  // systemd, while it starts
+	askRunning    = 30 * time.Second // systemd, later
+	maxTimeline   = 64
+	reasonMaxLen  = 300
+	reasonsMaxLen = 64
+)
+
+// Config is what an Agent works with. All fields are required.
+type Config struct {
+	Boot  *agentproto.BootConfig
+	State rundir.BootState
+
+	// Uptime is the time since the kernel started.
+	Uptime func() time.Duration
+	// Kernel is the kernel's release.
+	Kernel string
+	// Proc is /proc. Sys is the path of /sys, Root that of the root directory.
+	Proc      fs.FS
+	Sys, Root string
+	// Keeper reads the keeper's state and tells whether its process is there.
+	Keeper    func() (*rundir.KeeperState, bool)
+	Systemctl Systemctl
+	// Renew keeps the lease until ctx ends.
+	Renew func(ctx context.Context, mac net.HardwareAddr, addr, server netip.Addr, changed func(dhcprenew.Status))
+	// Link reads the boot NIC's state.
+	Link func() agentproto.Link
+	// Dial opens a report stream.
+	Dial func(context.Context, agentproto.Satellite) (Session, error)
+	// Console is told about the states healthy and degraded, one line each.
+	Console io.Writer
+	Log     *slog.Logger
+}
+
+// Agent is the resident agent.
+type Agent struct {
+	cfg     Config
+	changed chan struct{} // a report is due
+
+	mu       sync.Mutex
+	system   System
+	lease    dhcprenew.Status
+	keeper   *rundir.KeeperState
+	overlay  agentproto.Fill
+	state    string
+	reasons  []string
+	timeline []agentproto.Step
+}
+
+// New returns an Agent. Run starts it.
+func New(cfg Config) *Agent {
+	a := &Agent{cfg: cfg, changed: make(chan struct{}, 1), state: Starting}
+	a.timeline = append(a.timeline, cfg.State.Timeline[:min(len(cfg.State.Timeline), maxTimeline)]...)
+	a.mark("agent-up", cfg.Uptime())
+	return a
+}
+
+// Run works until ctx ends.
+func (a *Agent) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	booted := make(chan struct{})
+	reporter := &Reporter{Satellites: a.cfg.Boot.Satellites, Dial: a.cfg.Dial, Report: a.report, Changed: a.changed, Log: a.cfg.Log}
+	wg.Go(func() { a.awaitBoot(ctx, booted) })
+	wg.Go(func() { a.askSystemd(ctx, booted) })
+	wg.Go(func() { a.watch(ctx) })
+	wg.Go(func() { a.renew(ctx) })
+	wg.Go(func() { reporter.Run(ctx) })
+	wg.Wait()
+}
+
+// awaitBoot closes booted when systemd has finished.
+func (a *Agent) awaitBoot(ctx context.Context, booted chan<- struct{}) {
+	word, err := AwaitBoot(ctx, a.cfg.Systemctl)
+	if err != nil && ctx.Err() == nil {
+		a.cfg.Log.Info("the end of the boot cannot be awaited, asking from time to time", "err", err)
+	}
+	a.cfg.Log.Debug("systemd has finished", "state", word)
+	close(booted)
+}
+
+// askSystemd keeps a.system up to date.
+func (a *Agent) askSystemd(ctx context.Context, booted <-chan struct{}) {
+	for {
+		system, started := Ask(ctx, a.cfg.Systemctl)
+		if ctx.Err() != nil {
+			return
+		}
+		a.mu.Lock()
+		if system.State == "" { // it hangs or is not there yet: what it said last is the best we have
+			a.system.Err = system.Err
+		} else {
+			a.system = system
+		}
+		state := a.system.State
+		if started > 0 {
+			a.markLocked("systemd", started)
+		}
+		a.mu.Unlock()
+		a.judge()
+		wait := askRunning
+		if state == "" || state == "starting" || state == "initializing" {
+			wait = askStarting
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-booted:
+			booted = nil
+			timer.Stop()
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// watch judges what can change at any time and costs little to look at.
+func (a *Agent) watch(ctx context.Context) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		a.judge()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// renew keeps the lease, if the address is one that DHCP knows.
+func (a *Agent) renew(ctx context.Context) {
+	mac, err := net.ParseMAC(a.cfg.State.MAC)
+	if err != nil {
+		a.cfg.Log.Error("lease not renewed", "err", err)
+		return
+	}
+	addr, err := netip.ParsePrefix(a.cfg.State.Addr)
+	if err != nil {
+		a.cfg.Log.Error("lease not renewed", "err", err)
+		return
+	}
+	server, err := netip.ParseAddr(a.cfg.State.DHCPServer)
+	if err != nil {
+		server = netip.Addr{} // not known: everyone is asked
+	}
+	a.cfg.Renew(ctx, mac, addr.Addr(), server, func(s dhcprenew.Status) {
+		a.mu.Lock()
+		a.lease = s
+		a.mu.Unlock()
+		a.judge()
+	})
+}
+
+// judge takes in what can be read at once, and tells a new state.
+func (a *Agent) judge() {
+	keeper, runs := a.cfg.Keeper()
+	overlay, err := fill(a.cfg.Root)
+	if err != nil {
+		a.cfg.Log.Warn("writable layer", "err", err)
+	}
+	now := time.Now()
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.overlay = overlay
+	if keeper != nil {
+		a.keeper = keeper
+	}
+	state, reasons := Judge(Facts{
+		System: a.system, Keeper: keeper, KeeperRuns: runs, Overlay: overlay, LeaseProblem: a.lease.Problem, Now: now,
+	})
+	reasons = clipReasons(reasons)
+	if state == a.state && sameReasons(reasons, a.reasons) {
+		return
+	}
+	previous := a.state
+	a.state, a.reasons = state, reasons
+	if state == Healthy {
+		a.markLocked("healthy", a.cfg.Uptime())
+	}
+	select {
+	case a.changed <- struct{}{}:
+	default: // one is due already
+	}
+	if state != previous && state != Starting {
+		a.announceLocked()
+	}
+}
+
+// announceLocked tells the state on the console: a person may look for it, and so do boot tests.
+func (a *Agent) announceLocked() {
+	line := fmt.Sprintf("ltsp-agent: %s %s@%d satellite=%s uptime=%v", a.state, a.cfg.Boot.Image, a.cfg.Boot.Number,
+		a.satelliteLocked(), a.cfg.Uptime().Round(time.Millisecond))
+	if len(a.reasons) > 0 {
+		line += " reasons: " + strings.Join(a.reasons, "; ")
+	}
+	// A login prompt may stand on the line already.
+	if _, err := io.WriteString(a.cfg.Console, "\n"+line+"\n"); err != nil {
+		a.cfg.Log.Warn("console", "err", err)
+	}
+	a.cfg.Log.Info("state has changed", "state", a.state, "reasons", strings.Join(a.reasons, "; "))
+}
+
+func (a *Agent) satelliteLocked() string {
+	if a.keeper == nil {
+		return "unknown"
+	}
+	host, _, err := net.SplitHostPort(a.keeper.Satellite)
+	if err != nil {
+		return a.keeper.Satellite
+	}
+	return host
+}
+
+// sameReasons compares reasons without the durations in them, which change all the time.
+func sameReasons(x, y []string) bool {
+	return slices.EqualFunc(x, y, func(a, b string) bool {
+		return strings.Map(noDigit, a) == strings.Map(noDigit, b)
+	})
+}
+
+func noDigit(r rune) rune {
+	if r >= '0' && r <= '9' || r == 'm' || r == 's' || r == 'h' {
+		return -1
+	}
+	return r
+}
+
+func clipReasons(reasons []string) []string {
+	reasons = reasons[:min(len(reasons), reasonsMaxLen)]
+	for i, r := range reasons {
+		reasons[i] = strings.ToValidUTF8(r[:min(len(r), reasonMaxLen)], "")
+	}
+	return reasons
+}
+
+func (a *Agent) mark(name string, at time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.markLocked(name, at)
+}
+
+// markLocked adds a step, once, and keeps the timeline in the order of time.
+func (a *Agent) markLocked(name string, at time.Duration) {
+	if slices.ContainsFunc(a.timeline, func(s agentproto.Step) bool { return s.Name == name }) {
+		return
+	}
+	a.timeline = append(a.timeline, agentproto.Step{Name: name, At: agentproto.Duration(at.Round(time.Millisecond))})
+	slices.SortStableFunc(a.timeline, func(x, y agentproto.Step) int { return int(min(max(x.At-y.At, -1), 1)) })
+}
+
+// report is the present state.
+func (a *Agent) report() agentproto.Report {
+	mem, err := memory(a.cfg.Proc)
+	if err != nil {
+		a.cfg.Log.Warn("report", "err", err)
+	}
+	load1, err := load(a.cfg.Proc)
+	if err != nil {
+		a.cfg.Log.Warn("report", "err", err)
+	}
+	addr, _, _ := strings.Cut(a.cfg.State.Addr, "/")
+	r := agentproto.Report{
+		Image: a.cfg.Boot.Image, Number: a.cfg.Boot.Number, Digest: a.cfg.Boot.Digest, Hostname: a.cfg.State.Hostname, Kernel: a.cfg.Kernel,
+		Addr: addr, Memory: mem, Load1: load1, Uptime: agentproto.Duration(a.cfg.Uptime().Round(time.Millisecond)), Link: a.cfg.Link(),
+		Time: time.Now().UTC(),
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r.State, r.Reasons, r.Overlay = a.state, slices.Clone(a.reasons), a.overlay
+	r.Timeline = slices.Clone(a.timeline)
+	r.Failed = slices.Clone(a.system.Failed[:min(len(a.system.Failed), maxFailed)])
+	if a.keeper != nil {
+		r.NBD = agentproto.NBD{Satellite: a.keeper.Satellite, Connected: a.keeper.Connected, Reconnects: a.keeper.Reconnects}
+	}
+	if l := a.lease.Lease; l != nil {
+		r.Lease = &agentproto.Lease{Server: l.Server.String(), Expires: l.Expires.UTC()}
+	}
+	return r
+}
