@@ -77,12 +77,12 @@ func needEnv(t *testing.T, name string) string {
 // boot starts a PC and waits until the controller knows it as healthy.
 func boot(t *testing.T, s *school.School, m testvm.Machine) (*testvm.VM, *school.ClientInfo) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
-	defer cancel()
-	vm, err := s.PC(ctx, m)
+	vm, err := s.PC(m)
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	defer cancel()
 	began := time.Now()
 	client, err := s.AwaitHealthyWatching(ctx, vm, m.MAC, t.Logf)
 	if err != nil {
@@ -252,12 +252,12 @@ func standAlone(t *testing.T, s *school.School) {
 	if err := s.StartSatellite(t.Context(), "sat1"); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	vm, err := s.PC(ctx, testvm.Machine{Name: "alone", MAC: mac("04")})
+	vm, err := s.PC(testvm.Machine{Name: "alone", MAC: mac("04")})
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
 	if _, err := vm.Expect(ctx, `ltsp-agent: healthy `+school.ImageName+`@1`); err != nil {
 		t.Fatalf("%v\nconsole:\n%s", err, vm.Tail(60))
 	}

@@ -53,8 +53,8 @@ func open(t *testing.T, img string) *squashfs.FS {
 	return f
 }
 
-// bigTree has all kinds of files, many blocks, holes, and one directory of 10,000 names.
-func bigTree(t *testing.T) string {
+// bigTree has all kinds of files, many blocks, holes, and one directory of many names.
+func bigTree(t *testing.T, many int) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "tree")
 	smallTree(t, dir)
@@ -65,12 +65,12 @@ func bigTree(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	mixed := make([]byte, 3<<20+77)
+	mixed := make([]byte, 5<<18+77)
 	for i := range mixed {
 		mixed[i] = byte(rnd.IntN(1 + i>>14&15))
 	}
 	write("mixed", mixed)
-	random := make([]byte, 1<<20)
+	random := make([]byte, 300<<10)
 	for i := range random {
 		random[i] = byte(rnd.Uint32())
 	}
@@ -96,7 +96,7 @@ func bigTree(t *testing.T) string {
 	if err := os.Mkdir(filepath.Join(dir, "many"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 10000 {
+	for i := range many {
 		write(fmt.Sprintf("many/file-%05d-with-a-longer-name", i), fmt.Appendf(nil, "content %d", i))
 	}
 	if err := syscall.Setxattr(filepath.Join(dir, "mixed"), "user.colour", []byte("blue"), 0); err != nil {
@@ -109,7 +109,7 @@ func bigTree(t *testing.T) string {
 }
 
 func TestReadsWhatMksquashfsWrites(t *testing.T) {
-	dir := bigTree(t)
+	dir := bigTree(t, 500)
 	for _, args := range []string{
 		"-comp gzip", "-comp xz", "-comp lz4", "-comp zstd",
 		"-comp xz -Xbcj x86", "-comp gzip -Xcompression-level 1 -Xwindow-size 8", "-comp zstd -Xcompression-level 22", "-comp lz4 -Xhc",
@@ -120,10 +120,22 @@ func TestReadsWhatMksquashfsWrites(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()
+			if strings.HasPrefix(args, "-comp zstd -") && !strings.Contains(args, "-X") {
+				args += " -Xcompression-level 3" // a third of the time
+			}
 			f := open(t, mksquashfs(t, dir, strings.Fields(args)...))
 			compareTree(t, dir, f)
 			checkBlocks(t, f)
 		})
+	}
+}
+
+func TestReadsLargeDirectories(t *testing.T) {
+	dir := bigTree(t, 10000)
+	for _, args := range []string{"-comp zstd", "-comp gzip -noI -no-exports"} {
+		f := open(t, mksquashfs(t, dir, strings.Fields(args)...))
+		compareTree(t, dir, f)
+		checkBlocks(t, f)
 	}
 }
 
@@ -190,7 +202,7 @@ func compareTree(t *testing.T, dir string, f *squashfs.FS) {
 		if err := compareInfo(path, got); err != nil {
 			return err
 		}
-		// Looking up a name reads its directory: of the 10,000 small files a sample is enough.
+		// Looking up a name reads its directory: of the many small files a sample is enough.
 		if n++; strings.HasPrefix(name, "many/") && n%100 != 0 {
 			return nil
 		}

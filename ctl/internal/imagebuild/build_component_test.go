@@ -32,6 +32,8 @@ func source(t *testing.T) string {
 		"var/cache/apt/pkgcache.bin":      "x",
 		"var/lib/dpkg/lock":               "",
 		"var/cache/debconf/passwords.dat": "secret",
+		"srv/.hidden/key":                 "secret",
+		"tmp/.X11-unix/x":                 "x",
 		"usr/bin/tool":                    "#!/bin/sh\n",
 	} {
 		path := filepath.Join(root, name)
@@ -78,7 +80,7 @@ func TestBuildLeavesOutPeopleAndSecrets(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", name, got, err, want)
 		}
 	}
-	for _, name := range []string{"etc/ssh/ssh_host_ed25519_key", "home/anna", "root/.ssh", "var/cache/apt/pkgcache.bin"} {
+	for _, name := range []string{"etc/ssh/ssh_host_ed25519_key", "home/anna", "root/.ssh", "srv/.hidden", "tmp/.X11-unix", "var/cache/apt/pkgcache.bin"} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
 			t.Errorf("%s is in the image", name)
 		}

@@ -32,7 +32,7 @@ func cleanUp(root string) error {
 			return fmt.Errorf("clean up %s: %w", pattern, err)
 		}
 		for _, name := range names {
-			if err := rewrite(r, name, func(string) string { return "" }); err != nil {
+			if err := rewrite(r, name, ""); err != nil {
 				return fmt.Errorf("clean up %s: %w", name, err)
 			}
 		}
@@ -57,28 +57,29 @@ func removePeople(r *os.Root) error {
 		return err
 	}
 	for name, text := range have.withoutPeople(parseLoginDefs(string(defs))) {
-		if err := rewrite(r, filepath.Join("etc", name), func(string) string { return text }); err != nil {
+		if err := rewriteChanged(r, filepath.Join("etc", name), have[name], text); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// rewrite changes a regular file in place if its content changes, and keeps its modification time. Other kinds of files are left alone.
-func rewrite(r *os.Root, name string, change func(string) string) error {
+// rewriteChanged is rewrite for a text that may be what the file holds already.
+func rewriteChanged(r *os.Root, name, before, after string) error {
+	if before == after {
+		return nil
+	}
+	return rewrite(r, name, after)
+}
+
+// rewrite gives a regular file new content in place and keeps its modification time. Other kinds of files, and empty ones that stay
+// empty, are left alone.
+func rewrite(r *os.Root, name, text string) error {
 	info, err := r.Lstat(name)
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() {
-		return nil
-	}
-	data, err := r.ReadFile(name)
-	if err != nil {
-		return err
-	}
-	text := change(string(data))
-	if text == string(data) {
+	if !info.Mode().IsRegular() || info.Size() == 0 && text == "" {
 		return nil
 	}
 	f, err := r.OpenFile(name, os.O_WRONLY|os.O_TRUNC, 0)

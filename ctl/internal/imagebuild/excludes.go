@@ -16,7 +16,7 @@ func DefaultExcludes() []string {
 		// mounted or made at boot
 		"cdrom/*", "dev/*", "proc/*", "sys/*", "run/*", "tmp/*", "mnt/*", "media/*", "lost+found", "var/run/*", "var/lock/*", "var/tmp/*",
 		// people's data
-		"home/*", "root/*", "root/.[!.]*", "srv/*", "var/mail/*", "var/spool/mail/*",
+		"home/*", "root/*", "srv/*", "var/mail/*", "var/spool/mail/*",
 		// the machine's own secrets and identity
 		"etc/.git", "etc/.etckeeper", "etc/epoptes/server.key", "etc/mysql/debian.cnf", "etc/NetworkManager/system-connections/*",
 		"etc/ssh/ssh_host_*", "etc/ssl/private/ssl-cert-snakeoil.key", "etc/ssl/certs/ssl-cert-snakeoil.pem", "var/lib/systemd/random-seed",

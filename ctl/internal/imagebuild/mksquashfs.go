@@ -8,12 +8,18 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// ErrNoSpace says that the image did not fit.
+var ErrNoSpace = errors.New("the disk is full before the image was complete")
 
 // ErrNoMksquashfs says that the program is missing.
 var ErrNoMksquashfs = errors.New("mksquashfs is not installed; run: apt-get install squashfs-tools")
@@ -33,13 +39,42 @@ func pack(ctx context.Context, root, output string, o Options, progress func(per
 		return err
 	}
 	defer os.Remove(list.Name())
-	_, err = list.WriteString(strings.Join(o.Excludes, "\n") + "\n")
+	_, err = list.WriteString(strings.Join(withDotFiles(o.Excludes), "\n") + "\n")
 	if err := errors.Join(err, list.Close()); err != nil {
 		return fmt.Errorf("write exclude list: %w", err)
 	}
 	args := append([]string{program, root, output, "-noappend", "-progress", "-wildcards"}, defaultParams...)
 	args = append(append(args, o.Params...), "-ef", list.Name())
-	return runMksquashfs(ctx, polite(o, args), progress)
+	err = runMksquashfs(ctx, polite(o, args), progress)
+	if err != nil && strings.Contains(err.Error(), "No space left on device") {
+		return fmt.Errorf("%w: %s", ErrNoSpace, freeSpace(output))
+	}
+	return err
+}
+
+// freeSpace says how much is free where path lies.
+func freeSpace(path string) string {
+	var st unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(path), &st); err != nil {
+		return err.Error()
+	}
+	written := int64(0)
+	if info, err := os.Stat(path); err == nil {
+		written = info.Size()
+	}
+	return fmt.Sprintf("%d MB were written and %d MB are free there; make room or name another file by --to", written/1e6, int64(st.Bavail)*st.Bsize/1e6)
+}
+
+// withDotFiles adds to each pattern DIR/* its companion DIR/.*, because mksquashfs's "*" leaves out names that begin with a dot.
+func withDotFiles(patterns []string) []string {
+	var all []string
+	for _, p := range patterns {
+		all = append(all, p)
+		if dir, ok := strings.CutSuffix(p, "/*"); ok {
+			all = append(all, dir+"/.*")
+		}
+	}
+	return all
 }
 
 // polite prefixes a command with nice and ionice, where installed, so that a build does not disturb the machine's users.

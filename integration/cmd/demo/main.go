@@ -95,7 +95,7 @@ func show(ctx context.Context, s *school.School, o options, log func(string, ...
 	}
 	log("pc01: power on; firmware is SeaBIOS with a stock iPXE ROM")
 	before := s.Sent("sat1")
-	vm, err := s.PC(limited, testvm.Machine{Name: "pc01"})
+	vm, err := s.PC(testvm.Machine{Name: "pc01"})
 	if err != nil {
 		return err
 	}

@@ -15,18 +15,35 @@ type SatelliteInfo struct {
 	Name     string `json:"name"`
 	State    string `json:"state"`
 	Versions []struct {
-		Image      string `json:"image"`
-		Number     uint64 `json:"number"`
-		ID         string `json:"id"`
-		State      string `json:"state"`
-		BytesDone  uint64 `json:"bytes_done"`
-		BytesTotal uint64 `json:"bytes_total"`
+		Image        string `json:"image"`
+		Number       uint64 `json:"number"`
+		ID           string `json:"id"`
+		State        string `json:"state"`
+		BytesDone    uint64 `json:"bytes_done"`
+		BytesTotal   uint64 `json:"bytes_total"`
+		BytesFetched uint64 `json:"bytes_fetched"`
+		Error        string `json:"error"`
 	} `json:"versions"`
 	Members []struct {
-		Name  string `json:"name"`
-		State string `json:"state"`
+		Name     string   `json:"name"`
+		State    string   `json:"state"`
+		Versions []string `json:"versions"`
 	} `json:"members"`
 	Problems []string `json:"problems"`
+}
+
+// SatelliteInfo is what the controller knows of a satellite.
+func (s *School) SatelliteInfo(ctx context.Context, name string) (*SatelliteInfo, error) {
+	var all []SatelliteInfo
+	if err := s.CtlJSON(ctx, &all, "satellite", "list"); err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if all[i].Name == name {
+			return &all[i], nil
+		}
+	}
+	return nil, fmt.Errorf("satellite %s is unknown to the controller", name)
 }
 
 // ClientInfo is what `ltspctl client list -o json` says of one, as far as tests look.
@@ -51,16 +68,11 @@ type ClientInfo struct {
 // AwaitVerified waits until a satellite has version number of the image, and the boot loaders, verified.
 func (s *School) AwaitVerified(ctx context.Context, satellite string, number uint64) error {
 	return s.Await(ctx, fmt.Sprintf("%s has %s@%d verified", satellite, ImageName, number), func() error {
-		var all []SatelliteInfo
-		if err := s.CtlJSON(ctx, &all, "satellite", "list"); err != nil {
+		info, err := s.SatelliteInfo(ctx, satellite)
+		if err != nil {
 			return err
 		}
-		for _, info := range all {
-			if info.Name == satellite {
-				return verified(info, number)
-			}
-		}
-		return errors.New("the satellite is unknown")
+		return verified(*info, number)
 	})
 }
 
@@ -78,7 +90,7 @@ func verified(info SatelliteInfo, number uint64) error {
 }
 
 // PC starts a virtual PC on the classroom LAN. Empty fields of m are filled: name, tap, MAC address.
-func (s *School) PC(ctx context.Context, m testvm.Machine) (*testvm.VM, error) {
+func (s *School) PC(m testvm.Machine) (*testvm.VM, error) {
 	s.pcs++
 	if m.Name == "" {
 		m.Name = fmt.Sprintf("pc%02d", s.pcs)
@@ -97,7 +109,7 @@ func (s *School) PC(ctx context.Context, m testvm.Machine) (*testvm.VM, error) {
 	if m.Fatal == nil {
 		m.Fatal = regexp.MustCompile(`Kernel panic - not syncing|ltsp-agent: the boot failed`)
 	}
-	return s.Rack.Start(ctx, m)
+	return s.Rack.Start(s.life, m)
 }
 
 // AwaitHealthy waits until the controller knows the client as healthy.

@@ -44,6 +44,7 @@ type School struct {
 	Rack     *testvm.Rack
 	WAN, LAN *testnet.Bridge
 
+	life       context.Context // of daemons and machines: New's, because they outlive the call that starts them
 	controller *testnet.Host
 	desk       *testnet.Host
 	daemons    map[string]*testnet.Process
@@ -53,7 +54,7 @@ type School struct {
 	took       []took
 }
 
-// New makes the networks and the controller's host, and starts nothing. Close ends everything.
+// New makes the networks and the controller's host, and starts nothing. Close ends everything, and so does the end of ctx.
 func New(ctx context.Context, c Config) (*School, error) {
 	if c.Log == nil {
 		c.Log = func(string, ...any) {}
@@ -67,7 +68,7 @@ func New(ctx context.Context, c Config) (*School, error) {
 			return nil, err
 		}
 	}
-	s := &School{Config: c, daemons: map[string]*testnet.Process{}, satellites: map[string]*testnet.Host{}, serveFlags: map[string][]string{}}
+	s := &School{Config: c, life: ctx, daemons: map[string]*testnet.Process{}, satellites: map[string]*testnet.Host{}, serveFlags: map[string][]string{}}
 	if err := s.networks(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -167,7 +168,7 @@ func (s *School) start(ctx context.Context, name string, host *testnet.Host, pro
 	if s.daemons[name] != nil {
 		return fmt.Errorf("%s runs already", name)
 	}
-	p, err := host.Start(ctx, testnet.Proc{Path: filepath.Join(s.Bin, program), Args: args, LogFile: s.path(name + ".log")})
+	p, err := host.Start(s.life, testnet.Proc{Path: filepath.Join(s.Bin, program), Args: args, LogFile: s.path(name + ".log")})
 	if err != nil {
 		return err
 	}

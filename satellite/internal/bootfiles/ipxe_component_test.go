@@ -178,24 +178,42 @@ func TestIPXERecovers(t *testing.T) {
 	booted(t, vm, set, "192.168.67.2")
 }
 
-// TestUEFI boots OVMF by PXE: snponly.efi by TFTP, then all by HTTP.
+// TestUEFI boots OVMF: snponly.efi by TFTP or by HTTP, then all by HTTP.
 func TestUEFI(t *testing.T) {
 	set := newBootSet(t)
 	loader, err := os.ReadFile("/usr/lib/ipxe/snponly.efi")
 	if err != nil {
 		t.Fatal(err)
 	}
-	lab, lan := newNet(t)
-	a1 := newBox(t, lab, lan, "a1", "192.168.67.1/24")
-	a1.write(t, loaderID.String()+"/snponly.efi", loader)
-	a1.write(t, labID.String()+"/kernel", set.kernel)
-	a1.write(t, labID.String()+"/initrd-full", set.initrd)
-	a1.write(t, "verified", []byte{})
-	dhcp(t, lab, lan, "--dhcp-boot=tag:!ipxe,ltsp/snponly.efi,,192.168.67.1", "--dhcp-boot=tag:ipxe,http://192.168.67.1/boot.ipxe")
-	vm := pc(t, lan, testvm.UEFI)
-	expect(t, vm, `LTSP Fleet: image lab, version 7`)
-	booted(t, vm, set, "192.168.67.1")
-	a1.waitForLog(t, fmt.Sprintf("path=ltsp/snponly.efi bytes=%d", len(loader)))
+	for _, tt := range []struct {
+		name     string
+		firmware testvm.Firmware
+		boot     []string
+		log      string
+	}{
+		{"PXE", testvm.UEFI, []string{"--dhcp-boot=tag:!ipxe,ltsp/snponly.efi,,192.168.67.1"}, fmt.Sprintf("path=ltsp/snponly.efi bytes=%d", len(loader))},
+		{"HTTP", testvm.UEFIHTTP, []string{
+			"--dhcp-match=set:http,option:client-arch,16", "--dhcp-option-force=tag:http,tag:!ipxe,60,HTTPClient",
+			"--dhcp-boot=tag:http,tag:!ipxe,http://192.168.67.1/boot/loader/snponly.efi",
+		}, "method=GET path=/boot/loader/snponly.efi"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			lab, lan := newNet(t)
+			a1 := newBox(t, lab, lan, "a1", "192.168.67.1/24")
+			a1.write(t, loaderID.String()+"/snponly.efi", loader)
+			a1.write(t, labID.String()+"/kernel", set.kernel)
+			a1.write(t, labID.String()+"/initrd-full", set.initrd)
+			a1.write(t, "verified", []byte{})
+			dhcp(t, lab, lan, append(tt.boot, "--dhcp-boot=tag:ipxe,http://192.168.67.1/boot.ipxe")...)
+			vm := pc(t, lan, tt.firmware)
+			expect(t, vm, `LTSP Fleet: image lab, version 7`)
+			booted(t, vm, set, "192.168.67.1")
+			a1.waitForLog(t, tt.log)
+			if log, err := os.ReadFile(a1.log); err != nil || bytes.Contains(log, []byte("level=WARN")) || bytes.Contains(log, []byte("level=ERROR")) {
+				t.Errorf("a normal boot is no event, %v:\n%s", err, log)
+			}
+		})
+	}
 }
 
 // TestTFTPOnly boots where HTTP cannot be had.

@@ -112,7 +112,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		s.log.Info("boot file transfers were cut off", "addr", l.Addr(), "err", err)
 		_ = srv.Close() // nothing more can be done
 	}
-	<-failed
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		s.log.Debug("boot file server ended", "addr", l.Addr(), "err", err)
+	}
 	return nil
 }
 

@@ -12,5 +12,6 @@
 //
 // Scripts use commands that iPXE 1.0.0+git-20190125 has (Debian 12). A satellite that fails to deliver one file is left for the
 // next of the site, which continues with that file; when the last one has failed, the script tells what to do, waits,
-// and asks for a new script. A class of PCs that was switched on before its server recovers by itself.
+// and asks for a new script. A class of PCs that was switched on before its server recovers by itself. A satellite that does not
+// answer at all costs 16 s: so long iPXE tries to connect.
 package bootmenu

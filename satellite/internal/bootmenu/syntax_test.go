@@ -97,7 +97,7 @@ func checkLine(t *testing.T, n int, line string, last bool, labels map[string]bo
 func splitCommands(line string) func(func([]string) bool) {
 	return func(yield func([]string) bool) {
 		var cmd []string
-		for _, w := range strings.Fields(line) {
+		for w := range strings.FieldsSeq(line) {
 			if w[0] == '#' {
 				break
 			}

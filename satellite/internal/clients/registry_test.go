@@ -1,7 +1,6 @@
 package clients
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -333,74 +332,6 @@ func TestPendingCoalesces(t *testing.T) {
 	}
 }
 
-func TestTokens(t *testing.T) {
-	t.Parallel()
-	r := newRegistry(t, nil)
-	hello := func(r *Registry, mac, token string) error {
-		return r.Hello(agentproto.Hello{Version: 1, MAC: mac, Token: token, Agent: "v1"}, addr)
-	}
-	token, err := r.IssueToken(pc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, _ := r.IssueToken("52:54:00:67:00:11")
-	for _, tt := range []struct {
-		name, mac, token string
-		ok               bool
-	}{
-		{"right", pc, token, true},
-		{"of another PC", pc, other, false},
-		{"made up", pc, strings.Repeat("0", 32), false},
-		{"empty", pc, "", false},
-		{"unknown PC", "52:54:00:67:00:12", token, false},
-	} {
-		if err := hello(r, tt.mac, tt.token); (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrToken) {
-			t.Errorf("%s: %v", tt.name, err)
-		}
-	}
-	for range maxTokens - 1 {
-		if _, err := r.IssueToken(pc); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := hello(r, pc, token); err != nil {
-		t.Errorf("the boot's own token after more fetches: %v", err)
-	}
-	if _, err := r.IssueToken(pc); err != nil {
-		t.Fatal(err)
-	}
-	if err := hello(r, pc, token); !errors.Is(err, ErrToken) {
-		t.Errorf("the oldest of more than %d tokens: %v, want ErrToken", maxTokens, err)
-	}
-}
-
-func TestTokensOfAnotherSatellite(t *testing.T) {
-	t.Parallel()
-	a, b, c := newRegistry(t, nil), newRegistry(t, nil), newRegistry(t, nil)
-	a.SetTokenKey([]byte("one site"))
-	b.SetTokenKey([]byte("one site"))
-	c.SetTokenKey([]byte("another site"))
-	token, err := a.IssueToken(pc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	hello := agentproto.Hello{Version: 1, MAC: pc, Token: token}
-	if err := b.Hello(hello, addr); err != nil {
-		t.Errorf("satellite of the same site: %v", err)
-	}
-	if err := c.Hello(hello, addr); !errors.Is(err, ErrToken) {
-		t.Errorf("satellite of another site: %v, want ErrToken", err)
-	}
-	hello.MAC = "52:54:00:67:00:11"
-	if err := b.Hello(hello, addr); !errors.Is(err, ErrToken) {
-		t.Errorf("token of another PC: %v, want ErrToken", err)
-	}
-	failing := newRegistry(t, func(c *Config) { c.Random = bytes.NewReader(nil) })
-	if token, err := failing.IssueToken(pc); err == nil {
-		t.Errorf("token %q without randomness", token)
-	}
-}
-
 func TestAgentFromAnotherSatellite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRegistry(t, nil)
@@ -408,82 +339,6 @@ func TestAgentFromAnotherSatellite(t *testing.T) {
 		want := []string{"0.0 kernel client", "20.0 healthy client"}
 		if diff := cmp.Diff(want, lines(get(t, r).Timeline)); diff != "" {
 			t.Errorf("timeline (-want +got):\n%s", diff)
-		}
-	})
-}
-
-// memStore is a Store in memory that can be told to fail.
-type memStore struct {
-	mu   sync.Mutex
-	data map[string][]byte
-	fail bool
-}
-
-func (m *memStore) Put(_ string, key, value []byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.fail {
-		return errors.New("disk full")
-	}
-	m.data[string(key)] = slices.Clone(value)
-	return nil
-}
-
-func (m *memStore) Delete(_ string, key []byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.data, string(key))
-	return nil
-}
-
-func (m *memStore) ForEach(_ string, fn func(key, value []byte) error) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for k, v := range m.data {
-		if err := fn([]byte(k), v); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func TestRestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := &memStore{data: map[string][]byte{"junk": []byte("{"), "52:54:00:00:00:99": []byte(`{"snapshot":{"mac":"other"}}`)}, fail: true}
-		r := newRegistry(t, func(c *Config) { c.Store = store })
-		token, err := r.IssueToken(pc)
-		if err != nil {
-			t.Fatal(err)
-		}
-		walk(r, "0 script", "1 initrd-sent")
-		report(t, r, "healthy", 0, step("kernel", 0))
-		r.save()
-		store.fail = false
-		r.save()
-		if len(store.data) != 1 {
-			t.Errorf("the store holds %d entries, want the client alone", len(store.data))
-		}
-		before := get(t, r)
-		time.Sleep(time.Hour)
-		r2 := newRegistry(t, func(c *Config) { c.Store = store })
-		after := get(t, r2)
-		if diff := cmp.Diff(lines(before.Timeline), lines(after.Timeline)); diff != "" || after.State != Healthy || after.Report == nil {
-			t.Errorf("after a restart: %+v\n%s", after, diff)
-		}
-		r2.Sweep()
-		if s := get(t, r2).State; s != Healthy {
-			t.Errorf("state %s right after the restart, want the time without a satellite not to count", s)
-		}
-		if err := r2.Hello(agentproto.Hello{MAC: pc, Token: token}, addr); err != nil {
-			t.Errorf("token after the restart: %v", err)
-		}
-		if n := len(r2.Pending()); n != 1 {
-			t.Errorf("%d pending after the restart, want all clients", n)
-		}
-		time.Sleep(time.Minute)
-		r2.Sweep()
-		if s := get(t, r2).State; s != Lost {
-			t.Errorf("state %s a minute after the restart, want lost", s)
 		}
 	})
 }

@@ -129,7 +129,9 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	timer := time.AfterFunc(s.cfg.DrainTimeout, cutOff)
 	defer timer.Stop()
 	srv.Shutdown() // waits for transfers, which cutOff ends
-	<-ended
+	if err := <-ended; err != nil {
+		s.log.Debug("TFTP server ended", "addr", addr, "err", err)
+	}
 	_ = conn.Close() // it may be closed already
 	return nil
 }
