@@ -58,7 +58,11 @@ func newDirector(s *Satellite) (*director, error) {
 	if d.desired, err = s.db.Desired(); err != nil && !errors.Is(err, state.ErrNotFound) {
 		return nil, err
 	}
-	if errors.Is(err, state.ErrNotFound) {
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		d.desired = nil
+	case d.desired.Site != s.id.Site():
+		d.log.Warn("the state on the disk is another site's, it is not used", "site", d.desired.Site)
 		d.desired = nil
 	}
 	d.served, err = s.db.Served()

@@ -25,9 +25,11 @@ func (d *director) serveDHCP(desired *config.Desired, links []config.Link, missi
 	states := make(map[string]subnetState)
 	want := dhcp.Settings{Reservations: reservations(desired)}
 	var names []string
+	// Where this satellite answers nobody, it leaves the DHCP ports to others.
+	silent := !slices.ContainsFunc(desired.Subnets, d.answers)
 	for _, l := range links {
 		i := dhcpInterface(l)
-		if !slices.ContainsFunc(want.Interfaces, func(o dhcp.Interface) bool { return o.Name == i.Name }) {
+		if !silent && !slices.ContainsFunc(want.Interfaces, func(o dhcp.Interface) bool { return o.Name == i.Name }) {
 			want.Interfaces = append(want.Interfaces, i)
 		}
 		states[l.Subnet.Name] = subnetState{subnetServing, l.Interface.Name}

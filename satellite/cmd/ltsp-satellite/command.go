@@ -13,6 +13,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/internal/telemetry"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/health"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/state/identity"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/upstream"
 )
@@ -25,6 +26,7 @@ func newRoot(out, log io.Writer) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(out)
 	root.AddCommand(newJoin(), newServe(log), newStatus(), newVersion())
@@ -68,6 +70,9 @@ and store it. A token is good for one satellite. Then run "ltsp-satellite serve"
 			return fmt.Errorf("data directory: %w", err)
 		}
 		j.DataDir = dir
+		if _, err := health.Query(c.Context(), dir); err == nil {
+			return fmt.Errorf("ltsp-satellite serves from %s: stop it first", dir)
+		}
 		record, err := j.Run(c.Context())
 		if errors.Is(err, identity.ErrJoined) {
 			return fmt.Errorf("%w; use --force to replace its identity", err)

@@ -40,6 +40,9 @@ const (
 	DefaultRetryMax    = time.Minute
 )
 
+// sweepPeriod is how often versions that were in use are looked at again.
+const sweepPeriod = time.Minute
+
 // Config configures a Syncer. Store, Source and Manifests are required.
 type Config struct {
 	Store     *imagestore.Store
@@ -233,12 +236,13 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer s.closeAll()
 	for ctx.Err() == nil {
 		s.applyWanted()
+		s.problem("sweep", "old versions can't be removed", s.cfg.Store.Sweep())
 		if s.proveOne(ctx) {
 			continue
 		}
-		e, wait := s.nextEntry()
+		e, v, wait := s.nextEntry()
 		if e != nil {
-			s.work(ctx, e)
+			s.work(ctx, e, v)
 			continue
 		}
 		s.sleep(ctx, wait)
@@ -246,17 +250,17 @@ func (s *Syncer) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// sleep waits until woken, or for wait (0: sweepPeriod) at most.
 func (s *Syncer) sleep(ctx context.Context, wait time.Duration) {
-	var timer <-chan time.Time
-	if wait > 0 {
-		t := time.NewTimer(wait)
-		defer t.Stop()
-		timer = t.C
+	if wait == 0 || wait > sweepPeriod {
+		wait = sweepPeriod
 	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
 	select {
 	case <-ctx.Done():
 	case <-s.wake:
-	case <-timer:
+	case <-t.C:
 	}
 }
 
@@ -277,14 +281,15 @@ func (s *Syncer) applyWanted() {
 	for _, e := range s.wanted {
 		keep = append(keep, imagestore.Wish{ID: e.version.ID, Image: e.version.Image})
 	}
-	dropped := s.dropped
-	s.dropped = nil
-	for _, e := range dropped {
+	var gone []manifest.ID
+	for _, e := range s.dropped {
 		e.close()
+		gone = append(gone, e.version.ID)
 	}
+	s.dropped = nil
 	s.mu.Unlock()
-	for _, e := range dropped {
-		s.problem("version/"+e.version.ID.String(), e.version.Image, nil)
+	for _, id := range gone {
+		s.problem("version/"+id.String(), "", nil)
 	}
 	err := s.cfg.Store.Keep(keep)
 	s.problem("keep", "old versions can't be removed", err)
@@ -326,7 +331,7 @@ func (s *Syncer) begin(ctx context.Context) (context.Context, func()) {
 }
 
 // nextEntry returns the first wanted version that has work and whose time has come, or how long to wait (0: until woken).
-func (s *Syncer) nextEntry() (*entry, time.Duration) {
+func (s *Syncer) nextEntry() (*entry, config.Version, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -337,13 +342,13 @@ func (s *Syncer) nextEntry() (*entry, time.Duration) {
 		}
 		left := e.next.Sub(now)
 		if left <= 0 {
-			return e, 0
+			return e, e.version, 0
 		}
 		if wait == 0 || left < wait {
 			wait = left
 		}
 	}
-	return nil, wait
+	return nil, config.Version{}, wait
 }
 
 func (s *Syncer) set(e *entry, fn func(*entry)) {

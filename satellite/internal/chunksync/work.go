@@ -11,6 +11,7 @@ import (
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/chunk"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/imagestore"
 )
 
@@ -88,25 +89,26 @@ func (s *Syncer) unproven() (imagestore.Info, bool) {
 	return best, found
 }
 
-// work brings one version as far as it goes and records how it ended.
-func (s *Syncer) work(ctx context.Context, e *entry) {
+// work brings one version as far as it goes and records how it ended. v is e's version, which Want may replace meanwhile by one of the
+// same ID.
+func (s *Syncer) work(ctx context.Context, e *entry, v config.Version) {
 	ctx, done := s.begin(ctx)
 	defer done()
 	before := s.fetchedBytes(e)
-	err := s.advance(ctx, e)
-	name := e.version.Image
-	key := "version/" + e.version.ID.String()
+	err := s.advance(ctx, e, v)
+	name := v.Image
+	key := "version/" + v.ID.String()
 	switch {
 	case err == nil:
 		s.problem(key, name, nil)
-		s.log.Info("version complete", "image", name, "number", e.version.Number, "version", e.version.ID, "fetched_bytes", s.fetchedBytes(e))
+		s.log.Info("version complete", "image", name, "number", v.Number, "version", v.ID, "fetched_bytes", s.fetchedBytes(e))
 		s.set(e, func(e *entry) { e.state, e.err, e.failures = Verified, nil, 0 })
 		s.notify()
 	case ctx.Err() != nil: // interrupted; it goes on later where it stopped
 	default:
 		s.metrics.failed(err)
 		s.fail(e, err, s.fetchedBytes(e) > before)
-		s.problem(key, fmt.Sprintf("%s version %d", name, e.version.Number), err)
+		s.problem(key, fmt.Sprintf("%s version %d", name, v.Number), err)
 	}
 }
 
@@ -146,12 +148,12 @@ func (s *Syncer) fetchedBytes(e *entry) uint64 {
 }
 
 // advance does all that is left for a version that is not in images.
-func (s *Syncer) advance(ctx context.Context, e *entry) error {
-	if info, ok := s.cfg.Store.Find(e.version.ID); ok && info.Verified {
+func (s *Syncer) advance(ctx context.Context, e *entry, v config.Version) error {
+	if info, ok := s.cfg.Store.Find(v.ID); ok && info.Verified {
 		s.set(e, func(e *entry) { e.total = info.Manifest.TotalBytes() })
 		return nil
 	}
-	in, err := s.open(ctx, e)
+	in, err := s.open(ctx, e, v)
 	if err != nil {
 		return err
 	}
@@ -174,11 +176,11 @@ func (s *Syncer) advance(ctx context.Context, e *entry) error {
 }
 
 // open returns the version's Incoming: the one of the attempt before, one from the disk, or a new one.
-func (s *Syncer) open(ctx context.Context, e *entry) (*imagestore.Incoming, error) {
+func (s *Syncer) open(ctx context.Context, e *entry, v config.Version) (*imagestore.Incoming, error) {
 	if e.in != nil {
 		return e.in, nil
 	}
-	id := e.version.ID
+	id := v.ID
 	var in *imagestore.Incoming
 	signed, err := s.cfg.Store.Pending(id)
 	if err == nil {
@@ -199,7 +201,7 @@ func (s *Syncer) open(ctx context.Context, e *entry) (*imagestore.Incoming, erro
 	}
 	s.set(e, func(e *entry) { e.in = in })
 	if done, total := in.Progress(); done > 0 {
-		s.log.Info("resuming a version", "image", e.version.Image, "number", e.version.Number, "version", id, "done_bytes", done, "total_bytes", total)
+		s.log.Info("resuming a version", "image", v.Image, "number", v.Number, "version", id, "done_bytes", done, "total_bytes", total)
 	}
 	return in, nil
 }
@@ -304,7 +306,7 @@ func (s *Syncer) fetchBatch(ctx context.Context, e *entry, in *imagestore.Incomi
 		ids = append(ids, r.ID)
 	}
 	var stored error
-	err := s.cfg.Source.Fetch(ctx, e.version.ID, ids, func(id chunk.ID, data []byte) error {
+	err := s.cfg.Source.Fetch(ctx, in.ID(), ids, func(id chunk.ID, data []byte) error {
 		if stored = in.Put(id, data); stored != nil {
 			return stored
 		}

@@ -69,7 +69,7 @@ func benchDORA(b *testing.B, outstanding int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(b.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = s.Run(ctx) })
 	defer running.Wait()

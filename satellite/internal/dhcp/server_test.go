@@ -89,6 +89,14 @@ func (w *fakeWire) last() *dhcpv4.DHCPv4 {
 	return m
 }
 
+// count waits until all is still and says how much was sent since the last look.
+func (w *fakeWire) count() int {
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.sent)
+}
+
 // station is a server without sockets.
 type station struct {
 	*Server
@@ -123,12 +131,10 @@ func newStation(t *testing.T, change ...func(*Config)) *station {
 	if st.Server, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	end := make(chan error)
-	go func() { end <- st.Run(ctx) }()
+	go func() { end <- st.Run(t.Context()) }()
 	<-st.Ready()
 	t.Cleanup(func() {
-		cancel()
 		if err := <-end; err != nil {
 			t.Error(err)
 		}
@@ -223,8 +229,8 @@ func TestCrowdSharesFlushes(t *testing.T) {
 			st.say(selecting(o.ClientHWAddr[5], o.YourIPAddr.String()))
 		}
 		time.Sleep(time.Second)
-		if len(offers) != 200 || len(st.wire.sent) != 200 || st.log.appends > 4 {
-			t.Errorf("%d offers, %d acks, %d flushes", len(offers), len(st.wire.sent), st.log.appends)
+		if acks := st.wire.count(); len(offers) != 200 || acks != 200 || st.log.appends > 4 {
+			t.Errorf("%d offers, %d acks, %d flushes", len(offers), acks, st.log.appends)
 		}
 	})
 }
@@ -237,8 +243,8 @@ func TestInFlightIsBounded(t *testing.T) {
 			st.say(client(dhcpv4.MessageTypeRequest, from(n), dhcpv4.WithClientIP([]byte{192, 168, 67, 20 + n})))
 		}
 		time.Sleep(5 * time.Second)
-		if len(st.wire.sent) != 2 || testutil.ToFloat64(st.metrics.dropped.WithLabelValues("busy")) != 1 {
-			t.Errorf("%d acks", len(st.wire.sent))
+		if st.wire.count() != 2 || testutil.ToFloat64(st.metrics.dropped.WithLabelValues("busy")) != 1 {
+			t.Errorf("%d acks", st.wire.count())
 		}
 	})
 }
@@ -251,13 +257,13 @@ func TestOneClientCantFlood(t *testing.T) {
 		}
 		st.say(client(dhcpv4.MessageTypeDiscover, from(2)))
 		synctest.Wait()
-		if len(st.wire.sent) != 4 {
-			t.Errorf("%d offers, want 3 to the one and 1 to the other", len(st.wire.sent))
+		if n := st.wire.count(); n != 4 {
+			t.Errorf("%d offers, want 3 to the one and 1 to the other", n)
 		}
 		time.Sleep(2 * time.Second)
 		st.say(client(dhcpv4.MessageTypeDiscover, from(1)))
 		synctest.Wait()
-		if len(st.wire.sent) != 5 {
+		if st.wire.count() != 5 {
 			t.Error("the client is not heard again after a while")
 		}
 	})

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-
-	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 )
 
 // Handle is an open export: squashfs, padding and tree of one version. While it is open the version is not removed. Close it once.
@@ -57,7 +55,7 @@ func (h *Handle) File() *os.File { return h.file }
 // ReadAt reads from the export.
 func (h *Handle) ReadAt(p []byte, off int64) (int, error) { return h.file.ReadAt(p, off) }
 
-// Close ends the use of the version, which may remove it.
+// Close ends the use of the version.
 func (h *Handle) Close() error {
 	err := h.file.Close()
 	h.store.release(h.v)
@@ -73,21 +71,13 @@ func (s *Store) InUse() int {
 
 func (s *Store) release(v *version) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	v.refs--
 	s.handles--
-	id := v.info.ID
-	gone := v.refs == 0 && v.doomed && s.versions[id] == v
-	s.mu.Unlock()
-	if !gone {
-		return
-	}
-	if err := s.remove(id); err != nil {
-		s.log.Warn("version can't be removed", "version", id, "err", err)
-	}
+	v.used = s.cfg.Now()
 }
 
-// Exported tells whether a version's export may be opened, now.
-func (s *Store) Exported(id manifest.ID) bool {
-	info, ok := s.Find(id)
-	return ok && info.Verified && info.DiskBytes > 0
+// busyLocked tells whether a version is in use, or was until a moment ago.
+func (s *Store) busyLocked(v *version) bool {
+	return v.refs > 0 || !v.used.IsZero() && s.cfg.Now().Sub(v.used) < s.cfg.Linger
 }

@@ -45,7 +45,8 @@ type Wish struct {
 }
 
 // Keep tells which versions are wanted. All others are removed but the Config.Retain most recently wanted of each image of which
-// some version is wanted. A version with open handles is removed when the last is closed. What else lies in incoming goes at once.
+// some version is wanted. A version that is in use, or was within Config.Linger, stays until Sweep finds it idle. What else lies in
+// incoming goes at once.
 func (s *Store) Keep(wishes []Wish) error {
 	now := s.cfg.Now()
 	wanted := make([]manifest.ID, 0, len(wishes))
@@ -109,7 +110,24 @@ func (s *Store) sparesLocked() []*version {
 	return spare
 }
 
-// discard removes a version, now or when its last handle closes.
+// Sweep removes versions that Keep had to leave because they were in use. Call it every minute or so.
+func (s *Store) Sweep() error {
+	s.mu.Lock()
+	var idle []manifest.ID
+	for id, v := range s.versions {
+		if v.doomed && !s.busyLocked(v) {
+			idle = append(idle, id)
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, id := range idle {
+		errs = append(errs, s.remove(id))
+	}
+	return errors.Join(errs...)
+}
+
+// discard removes a version, now or in a later Sweep.
 func (s *Store) discard(id manifest.ID) error {
 	s.mu.Lock()
 	v, ok := s.versions[id]
@@ -118,7 +136,7 @@ func (s *Store) discard(id manifest.ID) error {
 		return nil
 	}
 	v.doomed = true
-	busy := v.refs > 0
+	busy := s.busyLocked(v)
 	s.mu.Unlock()
 	if busy {
 		return nil
@@ -131,7 +149,7 @@ func (s *Store) remove(id manifest.ID) error {
 	trash := filepath.Join(s.incomingDir(), "removed-"+id.String())
 	s.mu.Lock()
 	v, ok := s.versions[id]
-	if !ok || v.refs > 0 || v.wanted {
+	if !ok || s.busyLocked(v) || v.wanted {
 		s.mu.Unlock()
 		return nil
 	}
@@ -194,7 +212,7 @@ func (s *Store) victim() (id manifest.ID, spareBytes uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range s.sparesLocked() {
-		if v.refs == 0 {
+		if !s.busyLocked(v) {
 			id, ok = v.info.ID, true
 			spareBytes += diskBytes(v.info.Manifest)
 		}

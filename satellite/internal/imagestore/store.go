@@ -34,6 +34,9 @@ var (
 	ErrInconsistent = errors.New("manifest contradicts itself")
 )
 
+// DefaultLinger is longer than clients wait for a lost root file system (agentproto.DefaultDeadTimeout).
+const DefaultLinger = 15 * time.Minute
+
 // Config configures a Store. Dir and Keys are required.
 type Config struct {
 	// Dir is the data directory; images and incoming are made in it.
@@ -42,6 +45,9 @@ type Config struct {
 	Keys func() []ed25519.PublicKey
 	// Retain is how many versions of a wanted image that are themselves no longer wanted stay, as long as space allows.
 	Retain int
+	// Linger is how long after its last use a version that is to go stays: a PC whose connection broke, or whose satellite was started
+	// anew, comes back for it. After a start all versions count as just used. Zero: DefaultLinger.
+	Linger time.Duration
 	// ReserveBytes of the file system stay free.
 	ReserveBytes uint64
 	// Parallel is how many goroutines hash. Zero: one per processor.
@@ -56,7 +62,7 @@ type Config struct {
 }
 
 // Store is the version store. Open, List, Find, OpenExport, OpenArtifact, Withdraw and Space are safe for concurrent use. Prove, Begin,
-// Keep and the methods of Incoming belong to one goroutine, the one that synchronises.
+// Keep, Sweep and the methods of Incoming belong to one goroutine, the one that synchronises.
 type Store struct {
 	cfg     Config
 	log     *slog.Logger
@@ -73,8 +79,9 @@ type version struct {
 	info     Info
 	verified bool
 	wanted   bool
-	doomed   bool // to be removed when refs reaches 0
+	doomed   bool // to be removed when nobody can need it any more
 	refs     int
+	used     time.Time // when the last handle was closed, or the program started; zero: not used yet
 	since    time.Time // when it was wanted last
 }
 
@@ -92,6 +99,9 @@ type Info struct {
 func Open(cfg Config) (*Store, error) {
 	if cfg.Dir == "" || cfg.Keys == nil {
 		return nil, errors.New("image store needs a directory and keys")
+	}
+	if cfg.Linger == 0 {
+		cfg.Linger = DefaultLinger
 	}
 	s := &Store{cfg: cfg, log: cfg.Logger, versions: make(map[manifest.ID]*version)}
 	if s.log == nil {
@@ -200,7 +210,7 @@ func (s *Store) loadVersion(id manifest.ID) error {
 	if err != nil {
 		return err
 	}
-	s.versions[id] = &version{info: describe(id, m), since: info.ModTime()}
+	s.versions[id] = &version{info: describe(id, m), since: info.ModTime(), used: s.cfg.Now()}
 	return nil
 }
 

@@ -413,12 +413,42 @@ func TestVersionInUseOutlivesItsRemoval(t *testing.T) {
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
 	}
+	// A PC whose connection broke comes back.
+	l.now = l.now.Add(DefaultLinger - time.Second)
+	l.sweep()
+	l.same(v)
+	l.now = l.now.Add(DefaultLinger + time.Second)
+	l.sweep()
 	if _, ok := l.Find(v.ID); ok {
-		t.Error("the version is still there after the last handle was closed")
+		t.Error("the version is still there long after its last use")
 	}
 	entries, err := os.ReadDir(filepath.Join(l.dir, "images"))
 	if err != nil || len(entries) != 0 {
 		t.Errorf("left in images: %v (%v)", entries, err)
+	}
+}
+
+func TestAfterAStartPCsFindTheVersionsTheyRun(t *testing.T) {
+	l := newLab(t)
+	v := l.image("lab", 1, 7)
+	l.add(v)
+	l.open()
+	l.keep()
+	if err := l.Prove(t.Context(), v.ID); err != nil {
+		t.Fatal(err)
+	}
+	l.same(v)
+	l.now = l.now.Add(2 * DefaultLinger)
+	l.sweep()
+	if _, ok := l.Find(v.ID); ok {
+		t.Error("the version is still there although nobody came")
+	}
+}
+
+func (l *lab) sweep() {
+	l.t.Helper()
+	if err := l.Sweep(); err != nil {
+		l.t.Fatal(err)
 	}
 }
 
@@ -508,8 +538,8 @@ func TestBootloaders(t *testing.T) {
 	if _, err := l.OpenArtifact(v.ID, "../"+manifestFile); !errors.Is(err, ErrUnknown) {
 		t.Errorf("file outside: %v", err)
 	}
-	if l.Exported(v.ID) {
-		t.Error("boot loaders are exported")
+	if _, err := l.OpenExport(v.Manifest.ExportName()); !errors.Is(err, ErrUnknown) {
+		t.Errorf("export of boot loaders: %v", err)
 	}
 }
 

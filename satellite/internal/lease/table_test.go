@@ -1,7 +1,6 @@
 package lease
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"testing"
@@ -346,11 +345,11 @@ func TestLoadRestoresTheTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := l.dora(2)
-	l.log.Append(context.Background(), l.Decline(pc(2), addr(b)))
-	l.log.Append(context.Background(), []Record{{Addr: addr("200"), MAC: pc(9).MAC, State: Bound, Expires: l.now.Add(-DefaultRetention - 1)}})
+	l.log.Append(t.Context(), l.Decline(pc(2), addr(b)))
+	l.log.Append(t.Context(), []Record{{Addr: addr("200"), MAC: pc(9).MAC, State: Bound, Expires: l.now.Add(-DefaultRetention - 1)}})
 
 	again := newLab(t, room)
-	if err := again.Load(context.Background(), l.log); err != nil {
+	if err := again.Load(t.Context(), l.log); err != nil {
 		t.Fatal(err)
 	}
 	if err := again.SetSubnets([]Subnet{room}, nil); err != nil {
@@ -369,13 +368,13 @@ func TestLoadRestoresTheTable(t *testing.T) {
 func TestLoadSaysWhatIsWrong(t *testing.T) {
 	log := newLog()
 	log.records[netip.Addr{}] = Record{}
-	if err := New(Config{}).Load(context.Background(), log); err == nil {
+	if err := New(Config{}).Load(t.Context(), log); err == nil {
 		t.Error("accepted a record without address")
 	}
 	log = newLog()
 	log.records[addr("20")] = Record{Addr: addr("20"), State: Bound, MAC: pc(1).MAC}
 	log.err = errors.New("disk full")
-	if err := New(Config{}).Load(context.Background(), log); !errors.Is(err, log.err) {
+	if err := New(Config{}).Load(t.Context(), log); !errors.Is(err, log.err) {
 		t.Errorf("got %v", err)
 	}
 }

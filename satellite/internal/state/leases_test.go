@@ -51,13 +51,13 @@ func TestLeasesSurviveReopening(t *testing.T) {
 	}
 	two := lease.Record{Addr: netip.MustParseAddr("10.0.0.1"), State: lease.Declined, Since: when, Expires: when}
 	gone := lease.Record{Addr: netip.MustParseAddr("10.0.0.3"), State: lease.Bound, Since: when, Expires: when}
-	if err := l.Append(context.Background(), []lease.Record{one, gone, two}); err != nil {
+	if err := l.Append(t.Context(), []lease.Record{one, gone, two}); err != nil {
 		t.Fatal(err)
 	}
 	gone.State = lease.Free
 	later := one
 	later.Expires = when.Add(2 * time.Hour)
-	if err := l.Append(context.Background(), []lease.Record{gone, one, later}); err != nil {
+	if err := l.Append(t.Context(), []lease.Record{gone, one, later}); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {
@@ -72,10 +72,10 @@ func TestLeasesSurviveReopening(t *testing.T) {
 func TestLeasesAppendIsAllOrNothing(t *testing.T) {
 	l, _ := openLeases(t, filepath.Join(t.TempDir(), "db"))
 	good := lease.Record{Addr: netip.MustParseAddr("10.0.0.2"), State: lease.Bound}
-	if err := l.Append(context.Background(), []lease.Record{good, {}}); err == nil {
+	if err := l.Append(t.Context(), []lease.Record{good, {}}); err == nil {
 		t.Fatal("a record without an address was accepted")
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := l.Append(ctx, []lease.Record{good}); err == nil {
 		t.Error("a cancelled append succeeded")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -320,6 +321,94 @@ func credentials(t *testing.T, dir string) identity.Credentials {
 		t.Fatal(err)
 	}
 	return r.Current
+}
+
+func TestWrongClockIsToldAndEnds(t *testing.T) {
+	c := fakecontroller.Start(t)
+	dir := join(t, c)
+	// Seen from here, the controller's certificate ended long ago: one of the two clocks is wrong.
+	if err := c.SetOwn(3*time.Hour, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan string, 100)
+	s := start(t, dir, func(cfg *upstream.Config) {
+		cfg.Problem = func(key, text string) {
+			if key == "clock" {
+				told <- text
+			}
+		}
+	})
+	if text := wait(t, "problem", told); !strings.Contains(text, "clock of this satellite") {
+		t.Errorf("problem %q", text)
+	}
+	if len(c.Hellos) != 0 {
+		t.Error("the satellite spoke to a controller that it could not verify")
+	}
+	if err := c.SetOwn(time.Minute, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if !wait(t, "connection", s.online) {
+		t.Fatal("offline")
+	}
+	for text := range told {
+		if text == "" {
+			break
+		}
+	}
+}
+
+func TestRefusedSatelliteKeepsAskingAndSaysWhy(t *testing.T) {
+	c := fakecontroller.Start(t)
+	dir := join(t, c)
+	c.Do(func(c *fakecontroller.Controller) { c.NoKnown = true })
+	told := make(chan string, 100)
+	s := start(t, dir, func(cfg *upstream.Config) {
+		cfg.Problem = func(key, text string) {
+			if key == "upstream" {
+				told <- text
+			}
+		}
+	})
+	if text := wait(t, "problem", told); !strings.Contains(text, "the certificate is not accepted") || strings.Contains(text, "rpc error") {
+		t.Errorf("problem %q", text)
+	}
+	c.Do(func(c *fakecontroller.Controller) { c.NoKnown = false })
+	if !wait(t, "connection", s.online) {
+		t.Fatal("offline")
+	}
+}
+
+func TestClientReports(t *testing.T) {
+	c := fakecontroller.Start(t)
+	feed := &feed{notify: make(chan struct{}, 1), marked: make(chan struct{}, 10)}
+	for i := range 700 {
+		feed.pending = append(feed.pending, upstream.ClientReport{MAC: fmt.Sprint(i), State: "healthy", Uptime: time.Minute, Digest: []byte{1},
+			Timeline: []upstream.BootStep{{Name: "kernel", At: time.Second, Source: "client"}}})
+	}
+	feed.notify <- struct{}{}
+	start(t, join(t, c), func(cfg *upstream.Config) { cfg.Clients = feed })
+	wait(t, "request for all clients", feed.marked)
+	first, second := wait(t, "first batch", c.Clients), wait(t, "second batch", c.Clients)
+	if len(first.GetReports()) != 500 || len(second.GetReports()) != 200 {
+		t.Errorf("batches of %d and %d, want 500 and 200", len(first.GetReports()), len(second.GetReports()))
+	}
+	if r := first.GetReports()[0]; r.GetMac() != "0" || r.GetUptime().AsDuration() != time.Minute || len(r.GetTimeline()) != 1 || len(r.GetDigest()) != 1 {
+		t.Errorf("report is %v", r)
+	}
+}
+
+// feed is a ClientSource with one load of reports.
+type feed struct {
+	notify, marked chan struct{}
+	pending        []upstream.ClientReport
+}
+
+func (f *feed) Notify() <-chan struct{} { return f.notify }
+func (f *feed) MarkAll()                { f.marked <- struct{}{} }
+func (f *feed) Pending() []upstream.ClientReport {
+	out := f.pending
+	f.pending = nil
+	return out
 }
 
 func TestIdentityOnDisk(t *testing.T) {

@@ -7,14 +7,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io"
-	"math/big"
 	"net"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +20,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	chunkv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/chunk/v1"
@@ -38,12 +33,13 @@ import (
 
 // Controller is a running fake. Change the exported fields under Do only.
 type Controller struct {
-	Addr  string
-	Key   ed25519.PrivateKey // signs manifests
-	ca    *x509.Certificate
-	cakey *ecdsa.PrivateKey
-	srv   *grpc.Server
-	own   *pki.Holder
+	Addr   string
+	Key    ed25519.PrivateKey // signs manifests
+	ca     *x509.Certificate
+	cakey  *ecdsa.PrivateKey
+	srv    *grpc.Server
+	own    *pki.Holder
+	ownKey *ecdsa.PrivateKey
 
 	mu sync.Mutex
 	Faults
@@ -125,48 +121,6 @@ func (c *Controller) Do(fn func(*Controller)) {
 	fn(c)
 }
 
-func (c *Controller) makeCA() error {
-	key, err := pki.NewKey()
-	if err != nil {
-		return err
-	}
-	t := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, NotBefore: time.Now().Add(-24 * time.Hour),
-		NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true}
-	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	if c.ca, err = x509.ParseCertificate(der); err != nil {
-		return err
-	}
-	c.cakey = key
-	own, err := pki.NewKey()
-	if err != nil {
-		return err
-	}
-	cert, err := c.issue(pki.Identity{Role: pki.Controller}, own.Public().(*ecdsa.PublicKey), time.Minute, time.Hour)
-	if err != nil {
-		return err
-	}
-	leaf, err := x509.ParseCertificate(cert)
-	if err != nil {
-		return err
-	}
-	c.own = pki.NewHolder(&tls.Certificate{Certificate: [][]byte{cert, der}, PrivateKey: own, Leaf: leaf})
-	return nil
-}
-
-func (c *Controller) issue(id pki.Identity, pub *ecdsa.PublicKey, begins, life time.Duration) ([]byte, error) {
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		return nil, err
-	}
-	t := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "test"}, URIs: []*url.URL{id.URI()},
-		NotBefore: time.Now().Add(-begins), NotAfter: time.Now().Add(-begins + life), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
-	return x509.CreateCertificate(rand.Reader, t, c.ca, pub, c.cakey)
-}
-
 // Token makes a join token for a site.
 func (c *Controller) Token(site string) string {
 	secret := strings.ToLower(rand.Text())
@@ -205,38 +159,6 @@ func (c *Controller) Want(fn func(*satellitev1.DesiredState), versions ...*versi
 			ch <- d
 		}
 	})
-}
-
-// caller authenticates as the controller's table would.
-func caller(ctx context.Context) (id pki.Identity, leaf *x509.Certificate, expired bool, err error) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return id, nil, false, status.Error(codes.Unauthenticated, "no peer")
-	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok {
-		return id, nil, false, status.Error(codes.Unauthenticated, "no TLS")
-	}
-	id, leaf, expired, err = pki.VerifiedPeer(info.State, time.Now())
-	if err != nil {
-		return id, nil, false, status.Error(codes.Unauthenticated, err.Error())
-	}
-	return id, leaf, expired, nil
-}
-
-func (c *Controller) answer(id pki.Identity, csrDER []byte) ([]byte, error) {
-	csr, err := x509.ParseCertificateRequest(csrDER)
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	}
-	life, begins := c.CertLife, c.CertBegins
-	if life == 0 {
-		life = time.Hour
-	}
-	if begins == 0 {
-		begins = time.Minute
-	}
-	return c.issue(id, csr.PublicKey.(*ecdsa.PublicKey), begins, life)
 }
 
 // Enrol implements the service.
