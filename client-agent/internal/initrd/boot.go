@@ -37,7 +37,9 @@ type boot struct {
 
 	cfg    *agentproto.BootConfig // start
 	events *uevent.Listener       // start
-	loader *modules.Loader        // modules
+
+	loader  *modules.Loader // modules
+	scanner *modules.Scanner
 
 	nic        nic.NIC // network
 	addr       netip.Prefix

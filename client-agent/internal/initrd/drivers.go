@@ -28,18 +28,19 @@ func (b *boot) loadModules(context.Context) error {
 		Index: index, Insert: modules.Inserter(dir, fixedParams), Params: b.args.Module,
 		Blacklist: b.args.List("modprobe.blacklist"), Log: b.log,
 	})
-	answerDevices(b.loader.Answer, func() []string { return modules.Modaliases(sysPath) })
+	b.scanner = modules.NewScanner(sysPath)
+	answerDevices(b.loader.Answer, b.scanner.New)
 	return loadRoot(b.loader, b.cfg.Verity, func(name string) bool {
 		_, err := os.Stat(filepath.Join(sysPath, "module", strings.ReplaceAll(name, "-", "_")))
 		return err == nil
 	})
 }
 
-// answerDevices loads drivers until no new device shows up. What needs longer, such as USB, is answered while the NIC is waited for.
-func answerDevices(answer func(modalias string) int, list func() []string) {
+// answerDevices loads drivers until no driver makes a new device visible. What needs longer, such as USB, is answered while the NIC is waited for.
+func answerDevices(answer func(modalias string) int, newDevices func() []string) {
 	for range maxRounds {
 		loaded := 0
-		for _, alias := range list() {
+		for _, alias := range newDevices() {
 			loaded += answer(alias)
 		}
 		if loaded == 0 {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/cmdline"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/dhcp4"
-	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/modules"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/nic"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/uevent"
 )
@@ -45,7 +44,7 @@ func (b *boot) network(ctx context.Context) error {
 	up := func(n nic.NIC) error { return nic.Up(route, n.Index) }
 	w := nicWait{
 		find:  func() (nic.NIC, error) { return findNIC(mac, want.Device, up) },
-		sweep: func() { answerDevices(b.loader.Answer, func() []string { return modules.Modaliases(sysPath) }) },
+		sweep: func() { answerDevices(b.loader.Answer, b.scanner.New) },
 		next:  b.events.Next, answer: func(alias string) { b.loader.Answer(alias) },
 	}
 	if b.nic, err = w.wait(nicTimeout); err != nil {
@@ -98,7 +97,7 @@ func findNIC(mac net.HardwareAddr, name string, up func(nic.NIC) error) (nic.NIC
 // nicWait waits for the NIC's driver, and meanwhile loads drivers for what turns up: a NIC behind USB or Thunderbolt needs several.
 type nicWait struct {
 	find   func() (nic.NIC, error)
-	sweep  func() // looks at all devices once more
+	sweep  func() // looks for devices whose event was missed
 	next   func(deadline time.Time) (uevent.Event, error)
 	answer func(modalias string)
 }

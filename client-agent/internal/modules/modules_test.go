@@ -291,25 +291,37 @@ func TestLoaderBlacklist(t *testing.T) {
 	}
 }
 
-func TestModaliases(t *testing.T) {
+func TestScanner(t *testing.T) {
 	t.Parallel()
 	sys := t.TempDir()
-	for file, text := range map[string]string{
-		"bus/pci/devices/0/modalias":    "pci:a\n",
-		"bus/pci/devices/1/modalias":    "pci:a\n",
-		"bus/usb/devices/1-1/modalias":  "usb:b\n",
-		"bus/acpi/devices/x/modalias":   "\n",
-		"bus/acpi/devices/y/other_file": "z\n",
-	} {
-		file = filepath.Join(sys, file)
+	plug := func(device, alias string) {
+		file := filepath.Join(sys, "bus", device, "modalias")
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(alias), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff([]string{"pci:a", "usb:b"}, Modaliases(sys)); diff != "" {
+	s := NewScanner(sys)
+	if got := s.New(); got != nil {
+		t.Errorf("an empty sysfs gives %v", got)
+	}
+	plug("pci/devices/0000:00:03.0", "pci:a\n")
+	plug("acpi/devices/x", "\n")
+	plug("cpu/devices/cpu0", "cpu:type:x86\n")
+	if err := os.MkdirAll(filepath.Join(sys, "bus/acpi/devices/without"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"pci:a"}, s.New()); diff != "" {
 		t.Error(diff)
+	}
+	plug("usb/devices/1-1", "usb:b\n")
+	plug("pci/devices/0000:00:04.0", "pci:c\n")
+	if diff := cmp.Diff([]string{"pci:c", "usb:b"}, s.New()); diff != "" {
+		t.Errorf("new devices: %s", diff)
+	}
+	if got := s.New(); got != nil {
+		t.Errorf("nothing new gives %v", got)
 	}
 }

@@ -37,7 +37,7 @@ type Facts struct {
 
 // System is what systemd says of itself.
 type System struct {
-	// State is the word of systemctl is-system-running, empty if systemd has not been asked yet.
+	// State is the word of systemctl is-system-running, empty if systemd has not answered yet.
 	State  string
 	Jobs   []string // what it still starts
 	Failed []string // failed units
@@ -47,15 +47,15 @@ type System struct {
 // Judge returns the state of a client and the reasons why it is not healthy. A client that starts may have reasons too: what it waits for.
 func Judge(f Facts) (state string, reasons []string) {
 	reasons = append(reasons, connectionReasons(f)...)
-	if f.Overlay.SizeBytes > 0 && f.Overlay.UsedBytes > f.Overlay.SizeBytes/100*overlayFull {
-		percent := f.Overlay.UsedBytes / (f.Overlay.SizeBytes/100 + 1)
-		reasons = append(reasons, fmt.Sprintf("the writable layer is %d %% full", min(percent, 100)))
+	if f.Overlay.SizeBytes > 0 { // a share of RAM, so that the product cannot overflow
+		if percent := f.Overlay.UsedBytes * 100 / f.Overlay.SizeBytes; percent > overlayFull {
+			reasons = append(reasons, fmt.Sprintf("the writable layer is %d %% full", percent))
+		}
 	}
 	if f.LeaseProblem != "" {
 		reasons = append(reasons, f.LeaseProblem)
 	}
-	switch f.System.State {
-	case "", "initializing", "starting":
+	if isStarting(f.System.State) {
 		if f.System.Err != "" {
 			reasons = append(reasons, "systemd does not answer: "+f.System.Err)
 		}
@@ -63,6 +63,8 @@ func Judge(f Facts) (state string, reasons []string) {
 			reasons = append(reasons, "waiting for "+shorten(f.System.Jobs))
 		}
 		return Starting, reasons
+	}
+	switch f.System.State {
 	case "running", "stopping":
 	case "degraded":
 		if len(f.System.Failed) == 0 {
@@ -79,6 +81,9 @@ func Judge(f Facts) (state string, reasons []string) {
 	}
 	return Healthy, nil
 }
+
+// isStarting tells whether a word of systemctl is-system-running says that the boot is going on.
+func isStarting(word string) bool { return word == "" || word == "initializing" || word == "starting" }
 
 func connectionReasons(f Facts) []string {
 	switch {

@@ -23,8 +23,11 @@ import (
 // Times of the agent's own observations. What costs a process is done rarely.
 const (
 	watchEvery    = 2 * time.Second  // files and counters
-	askStarting   = 5 * time.Second  // systemd, while it starts
+	askStarting   = 10 * time.Second // systemd, while it starts and says when it has finished
+	askBlindly    = 3 * time.Second  // systemd, while it starts and does not say
 	askRunning    = 30 * time.Second // systemd, later
+	awaitRetry    = 2 * time.Second  // systemd may not listen yet when it starts us
+	awaitTries    = 5
 	maxTimeline   = 64
 	reasonMaxLen  = 300
 	reasonsMaxLen = 64
@@ -82,7 +85,7 @@ func New(cfg Config) *Agent {
 // Run works until ctx ends.
 func (a *Agent) Run(ctx context.Context) {
 	var wg sync.WaitGroup
-	booted := make(chan struct{})
+	booted := make(chan bool, 1)
 	reporter := &Reporter{Satellites: a.cfg.Boot.Satellites, Dial: a.cfg.Dial, Report: a.report, Changed: a.changed, Log: a.cfg.Log}
 	wg.Go(func() { a.awaitBoot(ctx, booted) })
 	wg.Go(func() { a.askSystemd(ctx, booted) })
@@ -92,50 +95,67 @@ func (a *Agent) Run(ctx context.Context) {
 	wg.Wait()
 }
 
-// awaitBoot closes booted when systemd has finished.
-func (a *Agent) awaitBoot(ctx context.Context, booted chan<- struct{}) {
-	word, err := AwaitBoot(ctx, a.cfg.Systemctl)
-	if err != nil && ctx.Err() == nil {
-		a.cfg.Log.Info("the end of the boot cannot be awaited, asking from time to time", "err", err)
-	}
-	a.cfg.Log.Debug("systemd has finished", "state", word)
-	close(booted)
-}
-
-// askSystemd keeps a.system up to date.
-func (a *Agent) askSystemd(ctx context.Context, booted <-chan struct{}) {
-	for {
-		system, started := Ask(ctx, a.cfg.Systemctl)
+// awaitBoot sends true when systemd has finished starting, false if that cannot be awaited.
+func (a *Agent) awaitBoot(ctx context.Context, booted chan<- bool) {
+	for range awaitTries {
+		word, err := AwaitBoot(ctx, a.cfg.Systemctl)
 		if ctx.Err() != nil {
 			return
 		}
-		a.mu.Lock()
-		if system.State == "" { // it hangs or is not there yet: what it said last is the best we have
-			a.system.Err = system.Err
-		} else {
-			a.system = system
+		if err == nil && !isStarting(word) {
+			booted <- true
+			return
 		}
-		state := a.system.State
-		if started > 0 {
-			a.markLocked("systemd", started)
+		a.cfg.Log.Debug("the end of the boot cannot be awaited", "state", word, "err", err)
+		if !pause(ctx, awaitRetry) {
+			return
 		}
-		a.mu.Unlock()
-		a.judge()
+	}
+	booted <- false
+}
+
+// askSystemd keeps a.system up to date. Each time costs processes on a PC that is busy starting, so it waits first.
+func (a *Agent) askSystemd(ctx context.Context, booted <-chan bool) {
+	starting, known := askStarting, false
+	for {
 		wait := askRunning
-		if state == "" || state == "starting" || state == "initializing" {
-			wait = askStarting
+		if !known {
+			wait = starting
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
-		case <-booted:
-			booted = nil
+		case ok := <-booted:
 			timer.Stop()
+			if booted = nil; !ok {
+				starting = askBlindly
+			}
 		case <-ctx.Done():
 			timer.Stop()
 			return
 		}
+		system, started := Ask(ctx, a.cfg.Systemctl)
+		if ctx.Err() != nil {
+			return
+		}
+		known = !isStarting(a.noteSystem(system, started))
+		a.judge()
 	}
+}
+
+// noteSystem takes in an answer of systemd and returns the state that counts now: while systemd hangs, what it said last is the best we have.
+func (a *Agent) noteSystem(system System, started time.Duration) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if system.State == "" {
+		a.system.Err = system.Err
+	} else {
+		a.system = system
+	}
+	if started > 0 {
+		a.markLocked("systemd", started)
+	}
+	return a.system.State
 }
 
 // watch judges what can change at any time and costs little to look at.

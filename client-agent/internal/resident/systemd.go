@@ -15,6 +15,8 @@ const (
 	// commandTimeout bounds one call of systemctl.
 	commandTimeout = 15 * time.Second
 	maxOutput      = 64 << 10
+	// maxCalls is how many calls may be under way: one that waits for the end of the boot, and one that asks.
+	maxCalls = 2
 )
 
 var systemctlPaths = []string{"/usr/bin/systemctl", "/bin/systemctl"}
@@ -25,17 +27,23 @@ type Systemctl func(ctx context.Context, args ...string) (string, error)
 // errBusy tells that an earlier call hangs, most likely because the root connection is down.
 var errBusy = errors.New("systemctl hangs")
 
-// NewSystemctl returns a Systemctl that starts the image's program. A call that hangs on the root file system is left behind when its time is over; no
-// further one is started as long as it hangs.
+// NewSystemctl returns a Systemctl that starts the image's program.
 func NewSystemctl() Systemctl {
-	slot := make(chan struct{}, 2) // one that waits for the end of the boot, one that asks
+	return limit(maxCalls, func(ctx context.Context, args []string, ended func()) (string, error) {
+		return runCommand(ctx, systemctlPaths, args, ended)
+	})
+}
+
+// limit bounds the calls. One that hangs on the root file system is left behind when its time is over, but counts until its process is gone.
+func limit(calls int, run func(ctx context.Context, args []string, ended func()) (string, error)) Systemctl {
+	slot := make(chan struct{}, calls)
 	return func(ctx context.Context, args ...string) (string, error) {
 		select {
 		case slot <- struct{}{}:
 		default:
 			return "", errBusy
 		}
-		return runCommand(ctx, systemctlPaths, args, func() { <-slot })
+		return run(ctx, args, func() { <-slot })
 	}
 }
 
@@ -71,6 +79,7 @@ func runCommand(ctx context.Context, programs, args []string, ended func()) (str
 	if err != nil {
 		return "", err
 	}
+	r.Close() // a process that has more to say must not wait for us
 	select {
 	case <-gone:
 	case <-ctx.Done():

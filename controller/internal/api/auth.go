@@ -19,9 +19,10 @@ import (
 
 // caller is who makes a call. The zero identity is somebody without a certificate.
 type caller struct {
-	id     pki.Identity
-	serial string
-	addr   netip.Addr // IPv6 addresses are masked to their /64
+	id      pki.Identity
+	serial  string
+	expires time.Time  // of the certificate; zero if there is none
+	addr    netip.Addr // IPv6 addresses are masked to their /64
 }
 
 func (c caller) actor() string { return c.id.String() }
@@ -35,6 +36,12 @@ func callerOf(ctx context.Context) (caller, error) {
 		return caller{}, status.Error(codes.Unauthenticated, "the call did not pass the authority")
 	}
 	return c, nil
+}
+
+// untilExpiry returns a context that also ends when the caller's certificate does: a stream must not outlive the right to open it.
+func (s *Server) untilExpiry(ctx context.Context, c caller) (context.Context, context.CancelFunc) {
+	gone := status.Error(codes.Unauthenticated, "the certificate has expired; renew it and connect again")
+	return context.WithTimeoutCause(ctx, c.expires.Sub(s.cfg.Now()), gone)
 }
 
 // authority decides whether a call may go on.
@@ -105,7 +112,7 @@ func (a *authority) identify(c *caller, conn connInfo, rule access) error {
 	if err != nil {
 		return status.Errorf(codes.Unauthenticated, "%v", err)
 	}
-	c.id, c.serial = id, enroll.SerialText(leaf.SerialNumber)
+	c.id, c.serial, c.expires = id, enroll.SerialText(leaf.SerialNumber), leaf.NotAfter
 	switch {
 	case !expired:
 	case now.Before(leaf.NotBefore):

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/fleet"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/chunk"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/chunkstore"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 	chunkv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/chunk/v1"
 )
@@ -93,15 +94,14 @@ func (s *chunkService) PutChunks(stream grpc.ClientStreamingServer[chunkv1.PutCh
 	}
 }
 
-// put tells an upload that was garbled on its way from damage on our disk.
+// put tells an upload that was garbled on its way (the uploader's fault) from damage on our disk.
 func (s *chunkService) put(ctx context.Context, id chunk.ID, data []byte) error {
-	if len(data) == 0 || len(data) > chunk.MaxSize {
-		return fleet.Errorf(fleet.ErrInvalid, "chunk %s of %d bytes: want 1 to %d", id, len(data), chunk.MaxSize)
-	}
-	if err := chunk.Verify(id, data); err != nil {
+	err := s.cfg.Catalog.PutChunk(ctx, id, data)
+	var corrupt *chunkstore.CorruptError
+	if errors.As(err, &corrupt) {
 		return fleet.Errorf(fleet.ErrInvalid, "upload: %v", err)
 	}
-	return s.cfg.Catalog.PutChunk(ctx, id, data)
+	return err
 }
 
 // FetchChunks implements the service.

@@ -59,7 +59,7 @@ func (s *enrolmentService) enrol(ctx context.Context, req *satellitev1.EnrolRequ
 	if err := pki.CheckName(req.GetName()); err != nil {
 		return nil, fleet.Errorf(fleet.ErrInvalid, "%v", err)
 	}
-	e := enrolment{ca: s.cfg.CA, secret: secret, key: key, name: req.GetName(), now: s.cfg.Now().UTC().Truncate(time.Second)}
+	e := enrolment{ca: s.cfg.CA, secret: secret, key: key, name: req.GetName(), now: s.cfg.Now().UTC()}
 	change := &store.Change{Actor: "ltsp://token/" + secret.ID, Action: "enrol", Object: e.name}
 	if err := s.cfg.Store.Update(ctx, change, func(tx *store.Tx) error { return e.redeem(tx, change) }); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/fleet"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
@@ -35,6 +36,9 @@ func (s *Server) holdings(ctx context.Context) (map[manifest.ID]holding, error) 
 	counts := make(map[manifest.ID]holding)
 	for site, names := range bySite {
 		desired, err := s.cfg.Link.Desired(ctx, site)
+		if errors.Is(err, fleet.ErrNotFound) {
+			continue // the site was deleted a moment ago
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -41,7 +41,9 @@ func (s *linkService) Connect(stream connectStream) error {
 		return err
 	}
 	defer session.Close()
-	ctx, cancel := context.WithCancelCause(stream.Context())
+	valid, release := s.untilExpiry(stream.Context(), c)
+	defer release()
+	ctx, cancel := context.WithCancelCause(valid)
 	defer cancel(nil)
 	// The reader ends when this method has returned, which ends the stream under its hands; Serve waits for it.
 	s.receivers.Go(func() { cancel(receive(stream, session)) })

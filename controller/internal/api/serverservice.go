@@ -35,7 +35,13 @@ func (s *serverService) Watch(req *adminv1.WatchRequest, stream grpc.ServerStrea
 	if len(kinds) == 0 {
 		kinds = watch.Kinds()
 	}
-	ctx, cancel := s.onClosing(stream.Context())
+	c, err := callerOf(stream.Context())
+	if err != nil {
+		return err
+	}
+	valid, release := s.untilExpiry(stream.Context(), c)
+	defer release()
+	ctx, cancel := s.onClosing(valid)
 	defer cancel()
 	w := s.cfg.Watch.Watch(kinds)
 	defer w.Close()
@@ -48,7 +54,7 @@ func (s *serverService) Watch(req *adminv1.WatchRequest, stream grpc.ServerStrea
 			if s.closing.Err() != nil {
 				return link.ErrClosing
 			}
-			return err
+			return context.Cause(ctx)
 		}
 		if err := stream.Send(&adminv1.WatchResponse{Kinds: changed}); err != nil {
 			return err

@@ -63,8 +63,9 @@ type Catalog struct {
 	indexes indexes
 	collect chan struct{} // asks Run for a collection
 
-	mu      sync.Mutex
-	damaged map[chunk.ID]bool // found damaged; counts as missing, so that it is uploaded again
+	mu       sync.Mutex
+	damaged  map[chunk.ID]bool           // found damaged; counts as missing, so that it is uploaded again
+	underway map[*manifest.Manifest]bool // drafts that are being published; the collector spares their chunks
 }
 
 const (
@@ -97,7 +98,7 @@ func New(cfg Config) (*Catalog, error) {
 	}
 	c := &Catalog{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics), publishes: semaphore.NewWeighted(int64(cfg.Publishes)), gate: semaphore.NewWeighted(gateWhole),
-		collect: make(chan struct{}, 1), damaged: make(map[chunk.ID]bool),
+		collect: make(chan struct{}, 1), damaged: make(map[chunk.ID]bool), underway: make(map[*manifest.Manifest]bool),
 	}
 	return c, nil
 }

@@ -177,7 +177,7 @@ func (c *Catalog) Collect(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	// A version published from here on is not in needed. Its chunks are safe none the less: Publish marked them as used.
+	// A draft whose publication begins from here on is not in needed. Its chunks are safe none the less: Publish marks them as used now.
 	var freed uint64
 	var batch []chunk.ID
 	flush := func() error {
@@ -207,6 +207,15 @@ func (c *Catalog) Collect(ctx context.Context) (uint64, error) {
 
 func (c *Catalog) needed(ctx context.Context) (map[chunk.ID]bool, error) {
 	needed := make(map[chunk.ID]bool)
+	c.mu.Lock() // first the drafts, then the versions: a draft that becomes a version meanwhile is seen twice rather than never
+	for m := range c.underway {
+		for _, a := range m.Artifacts {
+			for _, ref := range a.Chunks {
+				needed[ref.ID] = true
+			}
+		}
+	}
+	c.mu.Unlock()
 	err := c.cfg.Store.View(ctx, func(tx *store.Tx) error {
 		versions, err := tx.Versions().List("")
 		if err != nil {

@@ -64,10 +64,23 @@ func (c *Catalog) publish(ctx context.Context, actor, publisher string, draft []
 		return Publication{}, err
 	}
 	defer c.publishes.Release(1)
+	defer c.protect(m)()
 	if err := c.prove(ctx, m); err != nil {
 		return Publication{}, err
 	}
 	return c.enter(ctx, actor, publisher, m, channels, true)
+}
+
+// protect keeps the collector away from a draft's chunks until done is called, however long its proof takes.
+func (c *Catalog) protect(m *manifest.Manifest) (done func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.underway[m] = true
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.underway, m)
+	}
 }
 
 // errUnproven keeps a version out whose bytes were not read back.
@@ -106,7 +119,7 @@ func (c *Catalog) prove(ctx context.Context, m *manifest.Manifest) error {
 	return c.cfg.Chunks.Sync(ctx)
 }
 
-// demand checks that all chunks are there, which also keeps the collector away from them.
+// demand checks that all chunks are there, which also keeps a collection that has begun before away from them.
 func (c *Catalog) demand(ctx context.Context, m *manifest.Manifest) error {
 	var missing *MissingError
 	for _, a := range m.Artifacts {

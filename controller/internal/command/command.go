@@ -35,12 +35,13 @@ func New() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&o.dataDir, "data-dir", controller.DefaultDataDir, "directory for keys, metadata and chunks")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
-	root.AddCommand(o.initCommand(), o.serveCommand(), versionCommand())
+	root.AddCommand(o.initCommand(), o.serveCommand(), o.adminCommand(), versionCommand())
 	return root
 }
 

@@ -76,7 +76,7 @@ func (l *Limiter) Failed(addr netip.Addr) {
 	l.all.failures++
 	b := l.byAddr[addr]
 	if b == nil {
-		l.makeRoomLocked(now)
+		l.makeRoomLocked()
 		b = &bucket{since: now}
 		l.byAddr[addr] = b
 	}
@@ -84,20 +84,13 @@ func (l *Limiter) Failed(addr netip.Addr) {
 	b.failures++
 }
 
-// makeRoomLocked forgets addresses with nothing left to forgive and, if that frees none, any one: the limit in all still holds.
-func (l *Limiter) makeRoomLocked(now time.Time) {
+// makeRoomLocked forgets any one address when there are too many: the limit in all still holds.
+func (l *Limiter) makeRoomLocked() {
 	if len(l.byAddr) < maxAddresses {
 		return
 	}
-	for addr, b := range l.byAddr {
-		if b.forgive(now, intervalPerAddress); b.failures == 0 {
-			delete(l.byAddr, addr)
-		}
-	}
 	for addr := range l.byAddr {
-		if len(l.byAddr) < maxAddresses {
-			return
-		}
 		delete(l.byAddr, addr)
+		return
 	}
 }

@@ -171,6 +171,10 @@ func (s *Session) Clients(reports []fleet.ClientReport) {
 func (r *Registry) Flush(ctx context.Context) error {
 	r.mu.Lock()
 	statuses, reports := r.dirtyStatus, r.dirtyReports
+	if len(statuses)+len(reports) == 0 {
+		r.mu.Unlock()
+		return nil
+	}
 	r.dirtyStatus, r.dirtyReports = map[string]bool{}, map[string]bool{}
 	b := batch{statuses: map[string]*fleet.Status{}, reports: map[string]*fleet.ClientReport{}}
 	for name := range statuses {

@@ -2212,7 +2212,7 @@ type AuditEntry struct {
 	// Verb and object, such as "image.publish" and "lab@3".
 	Action string `protobuf:"bytes,4,opt,name=action,proto3" json:"action,omitempty"`
 	Object string `protobuf:"bytes,5,opt,name=object,proto3" json:"object,omitempty"`
-	// JSON of the object before and after; empty if there was none.
+	// JSON objects of what was touched, as it was before and after, by KIND/KEY (such as "site/a"); empty if there was nothing.
 	Before string `protobuf:"bytes,6,opt,name=before,proto3" json:"before,omitempty"`
 	After  string `protobuf:"bytes,7,opt,name=after,proto3" json:"after,omitempty"`
 	// SHA-256 over the previous entry's hash and this entry.

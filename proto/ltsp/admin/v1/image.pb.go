@@ -389,7 +389,7 @@ type PublishVersionResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Image   string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
 	Version *Version               `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// False if the newest version consists of just that already.
+	// False if a version consists of just that already.
 	Created       bool `protobuf:"varint,3,opt,name=created,proto3" json:"created,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -38,7 +38,8 @@ const (
 // ImageService publishes versions and moves channels.
 type ImageServiceClient interface {
 	// PublishVersion makes a version of chunks that the controller has (see ltsp.chunk.v1.ChunkService). The controller
-	// reads every byte back, checks the digest, numbers and signs the version. Publishing what the newest version consists of once more returns that version.
+	// reads every byte back, checks the digest, numbers and signs the version. Publishing what a version of the image consists of once more returns
+	// that version; the channels point to it in either case.
 	PublishVersion(ctx context.Context, in *PublishVersionRequest, opts ...grpc.CallOption) (*PublishVersionResponse, error)
 	ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (*ListImagesResponse, error)
 	GetImage(ctx context.Context, in *GetImageRequest, opts ...grpc.CallOption) (*GetImageResponse, error)
@@ -149,7 +150,8 @@ func (c *imageServiceClient) GetManifest(ctx context.Context, in *GetManifestReq
 // ImageService publishes versions and moves channels.
 type ImageServiceServer interface {
 	// PublishVersion makes a version of chunks that the controller has (see ltsp.chunk.v1.ChunkService). The controller
-	// reads every byte back, checks the digest, numbers and signs the version. Publishing what the newest version consists of once more returns that version.
+	// reads every byte back, checks the digest, numbers and signs the version. Publishing what a version of the image consists of once more returns
+	// that version; the channels point to it in either case.
 	PublishVersion(context.Context, *PublishVersionRequest) (*PublishVersionResponse, error)
 	ListImages(context.Context, *ListImagesRequest) (*ListImagesResponse, error)
 	GetImage(context.Context, *GetImageRequest) (*GetImageResponse, error)
