@@ -113,7 +113,9 @@ func TestValidateAccepts(t *testing.T) {
 		name   string
 		change func(*BootConfig)
 	}{
-		{"defaults", func(c *BootConfig) { c.Hostname, c.DNS, c.SearchDomain, c.NBDTimeout, c.DeadTimeout = "", nil, "", 0, 0 }},
+		{"defaults", func(c *BootConfig) {
+			c.Hostname, c.DNS, c.SearchDomain, c.NBDTimeout, c.DeadTimeout = "", nil, "", 0, 0
+		}},
 		{"IPv6", func(c *BootConfig) { c.Satellites[0].Addr = "fd67::1" }},
 		{"no tree", func(c *BootConfig) { c.SizeBytes, c.Verity = c.DataBytes, false }},
 		{"search domain with underscore", func(c *BootConfig) { c.SearchDomain = "_x.school-a.example" }},

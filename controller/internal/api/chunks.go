@@ -97,8 +97,7 @@ func (s *chunkService) PutChunks(stream grpc.ClientStreamingServer[chunkv1.PutCh
 // put tells an upload that was garbled on its way (the uploader's fault) from damage on our disk.
 func (s *chunkService) put(ctx context.Context, id chunk.ID, data []byte) error {
 	err := s.cfg.Catalog.PutChunk(ctx, id, data)
-	var corrupt *chunkstore.CorruptError
-	if errors.As(err, &corrupt) {
+	if _, ok := errors.AsType[*chunkstore.CorruptError](err); ok {
 		return fleet.Errorf(fleet.ErrInvalid, "upload: %v", err)
 	}
 	return err

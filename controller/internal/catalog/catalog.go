@@ -159,8 +159,7 @@ func (c *Catalog) PutChunk(ctx context.Context, id chunk.ID, data []byte) error 
 // Chunk returns a chunk's verified bytes, in buf if it is large enough. A damaged chunk is noted, so that the next upload brings it again.
 func (c *Catalog) Chunk(ctx context.Context, id chunk.ID, buf []byte) ([]byte, error) {
 	data, err := c.cfg.Chunks.Get(ctx, id, buf)
-	var corrupt *chunkstore.CorruptError
-	if errors.As(err, &corrupt) {
+	if _, ok := errors.AsType[*chunkstore.CorruptError](err); ok {
 		c.noteDamage(id, err)
 	}
 	return data, err

@@ -211,8 +211,7 @@ func TestCollectWhilePublishing(t *testing.T) {
 		for range 200 {
 			b.upload(pieces)
 			p, err := b.Publish(ctx, "anna", "anna", encoded, nil)
-			var missing *catalog.MissingError
-			if errors.As(err, &missing) {
+			if _, ok := errors.AsType[*catalog.MissingError](err); ok {
 				continue // the clock jumped past the grace time between upload and publication
 			}
 			if err != nil {

@@ -105,8 +105,7 @@ func checkError(t *testing.T, err error, want string) {
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want an error with %q", err, want)
 	}
-	var kind *fleet.Error
-	if !errors.As(err, &kind) {
+	if _, ok := errors.AsType[*fleet.Error](err); !ok {
 		t.Errorf("%v is no fleet.Error", err)
 	}
 }

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -152,9 +153,7 @@ func (i *Image) Rollback(channel string, now time.Time) error {
 // set replaces a channel without touching the map that other copies of the image share.
 func (i *Image) set(c Channel) {
 	channels := make(map[string]Channel, len(i.Channels)+1)
-	for name, old := range i.Channels {
-		channels[name] = old
-	}
+	maps.Copy(channels, i.Channels)
 	channels[c.Name] = c
 	i.Channels = channels
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,12 +55,7 @@ type Commit struct {
 
 // Has tells whether a record of the kind was touched.
 func (c Commit) Has(kind Kind) bool {
-	for _, k := range c.Kinds {
-		if k == kind {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.Kinds, kind)
 }
 
 // lockTimeout is how long Open waits for another process to let go.

@@ -311,7 +311,7 @@ func (l *lab) runDhclient(h *testnet.Host, dir, word string, args ...string) str
 // field gives the value of name=value in a line.
 func field(t testing.TB, line, name string) string {
 	t.Helper()
-	for _, f := range strings.Fields(line) {
+	for f := range strings.FieldsSeq(line) {
 		if v, ok := strings.CutPrefix(f, name+"="); ok {
 			return v
 		}

@@ -46,7 +46,7 @@ func TestRepliesFitTheClient(t *testing.T) {
 	for _, msz := range []int{0, 300, 576, 1500, 65280} {
 		with := mods
 		if msz > 0 {
-			with = append(with[:len(with):len(with)], generic(57, byte(msz>>8), byte(msz)))
+			with = append(slices.Clip(with), generic(57, byte(msz>>8), byte(msz)))
 		}
 		m := client(dhcpv4.MessageTypeDiscover, with...)
 		out := b.say(m, 67)

@@ -19,7 +19,7 @@ const SocketName = "status.sock"
 // maxStatusBytes bounds what Query reads.
 const maxStatusBytes = 8 << 20
 
-// ErrNotRunning: nobody answers on the status socket.
+// ErrNotRunning says that nobody answers on the status socket.
 var ErrNotRunning = errors.New("ltsp-satellite is not running")
 
 // Status is what a running satellite tells of itself.

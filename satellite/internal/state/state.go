@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -147,7 +148,7 @@ func (s *Store) update(what string, fn func(*bbolt.Tx) error) error {
 }
 
 func registryName(bucket string) []byte {
-	return append(registryNames[:len(registryNames):len(registryNames)], bucket...)
+	return append(slices.Clip(registryNames), bucket...)
 }
 
 // Put stores value under key in a registry; the bucket is made when missing. Neither bucket nor key may be empty.

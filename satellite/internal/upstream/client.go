@@ -24,7 +24,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/state/identity"
 )
 
-// ErrOffline: there is no connection to the controller at present.
+// ErrOffline says that there is no connection to the controller at present.
 var ErrOffline = errors.New("the controller is not connected")
 
 // Times of the connection.

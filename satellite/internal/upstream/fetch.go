@@ -23,7 +23,7 @@ const (
 	maxManifestMessage = manifest.MaxEncodedBytes + 64<<10
 )
 
-// ErrNotAssigned: the controller does not give this version to this site, or has it no more.
+// ErrNotAssigned says that the controller does not give this version to this site, or has it no more.
 var ErrNotAssigned = errors.New("the controller does not give this version to this site")
 
 // Manifest gets the signed manifest of a version. It is not checked here. ErrOffline, ErrNotAssigned or what gRPC said.

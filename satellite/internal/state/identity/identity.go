@@ -169,7 +169,7 @@ func (id *Identity) CA() *x509.Certificate {
 	return id.ca
 }
 
-// Site, Name and Controller never change while the identity is open.
+// Site is the site; it, Name and Controller never change while the identity is open.
 func (id *Identity) Site() string { return id.record.Site }
 
 // Name is the satellite's name within its site.
