@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X github.com/ltsp-fleet/ltsp-fleet/internal/buildinfo.version=
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 BINARIES := ./controller/cmd/ltsp-controller ./satellite/cmd/ltsp-satellite ./client-agent/cmd/ltsp-agent ./ctl/cmd/ltspctl
 
-.PHONY: all build build-all packages demo test unit race component e2e fuzz lint generate generate-check vulncheck bench bench-nbd bench-boot clean
+.PHONY: all build build-all packages demo test unit race component e2e fuzz lint generate generate-check vulncheck bench bench-nbd bench-boot man clean
 
 all: build
 
@@ -29,8 +29,8 @@ packages:
 demo: packages build
 	go run ./integration/cmd/demo -bin $(BIN) -cache $(BUILD)/cache $(if $(KEEP),-keep)
 
-# All that CI runs of tests: unit, component (daemons in namespaces, other people's clients) and end to end (VMs).
-test: packages build unit component e2e
+# All tests: unit and component (daemons in namespaces, other people's clients; the tag adds to the unit tests), and end to end (VMs).
+test: packages build component e2e
 
 unit:
 	go test ./...
@@ -38,8 +38,8 @@ unit:
 race:
 	go test -race ./...
 
-component:
-	go test -tags component -p 1 -timeout 20m ./...
+component: build
+	LTSP_BIN=$(abspath $(BIN)) LTSP_CACHE=$(abspath $(BUILD)/cache) go test -tags component -p 1 -timeout 20m ./...
 
 e2e: build
 	LTSP_BIN=$(abspath $(BIN)) LTSP_CACHE=$(abspath $(BUILD)/cache) go test -tags e2e -count=1 -timeout 60m -v ./integration/...
@@ -80,6 +80,11 @@ bench-nbd: packages
 # PXE to healthy, bytes on the wire, initrd sizes, memory of the daemons.
 bench-boot: packages build
 	go run ./integration/cmd/demo -bin $(BIN) -cache $(BUILD)/cache -bench
+
+# Man pages of all commands, in .build/man.
+man: build
+	mkdir -p $(BUILD)/man
+	for b in ltspctl ltsp-controller ltsp-satellite; do $(BIN)/$$b man $(BUILD)/man || exit 1; done
 
 clean:
 	rm -rf $(BUILD)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ltsp-fleet/ltsp-fleet/controller"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/buildinfo"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/manpages"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/telemetry"
 )
 
@@ -41,7 +42,7 @@ func New() *cobra.Command {
 	flags.StringVar(&o.dataDir, "data-dir", controller.DefaultDataDir, "directory for keys, metadata and chunks")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
-	root.AddCommand(o.initCommand(), o.serveCommand(), o.adminCommand(), versionCommand())
+	root.AddCommand(o.initCommand(), o.serveCommand(), o.adminCommand(), versionCommand(), manpages.Command("8"))
 	return root
 }
 

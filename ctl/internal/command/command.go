@@ -18,6 +18,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/contexts"
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/printer"
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/progress"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/manpages"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/pki"
 )
 
@@ -75,7 +76,7 @@ func New(stdout, stderr io.Writer) *cobra.Command {
 	flags.DurationVar(&a.timeout, "timeout", 30*time.Second, "longest wait for one answer of the controller")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(a.image(), a.site(), a.subnet(), a.satellite(), a.client(), a.token(), a.audit(), a.context(), a.version(), a.manPages())
+	root.AddCommand(a.image(), a.site(), a.subnet(), a.satellite(), a.client(), a.token(), a.audit(), a.context(), a.version(), manpages.Command("1"))
 	wrapArgs(root)
 	return root
 }

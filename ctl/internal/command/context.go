@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/contexts"
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/printer"
@@ -190,14 +189,4 @@ func (a *app) version() *cobra.Command {
 	}
 	c.Flags().BoolVar(&clientOnly, "client", false, "do not ask the controller")
 	return c
-}
-
-// manPages writes the man pages of all commands, for packagers.
-func (a *app) manPages() *cobra.Command {
-	return &cobra.Command{
-		Use: "man DIR", Short: "Write man pages into DIR", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return doc.GenManTree(cmd.Root(), &doc.GenManHeader{Title: "LTSPCTL", Section: "1", Source: "LTSP Fleet"}, args[0])
-		},
-	}
 }

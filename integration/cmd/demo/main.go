@@ -85,7 +85,7 @@ func workDir(o options) (string, func(), error) {
 func show(ctx context.Context, s *school.School, o options, log func(string, ...any)) error {
 	limited, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	capture, err := s.LAN.Capture(limited, filepath.Join(s.Dir, "lan.pcap"))
+	capture, err := s.LAN.Capture(ctx, filepath.Join(s.Dir, "lan.pcap"))
 	if err != nil {
 		return err
 	}

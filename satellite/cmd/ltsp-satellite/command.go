@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/buildinfo"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/manpages"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/telemetry"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
@@ -29,7 +30,7 @@ func newRoot(out, log io.Writer) *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(out)
-	root.AddCommand(newJoin(), newServe(log), newStatus(), newVersion())
+	root.AddCommand(newJoin(), newServe(log), newStatus(), newVersion(), manpages.Command("8"))
 	return root
 }
 
