@@ -5,8 +5,6 @@ package integration
 import (
 	"encoding/binary"
 	"fmt"
-	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,7 +39,7 @@ func TestBadImages(t *testing.T) {
 		{name: "wrong architecture", file: good, want: "wrong architecture", flags: []string{"--arch", "arm64"}},
 		{name: "agent is no program", file: good, want: "agent", flags: []string{"--agent", agent}},
 	}
-	random := rand.New(rand.NewPCG(seed, 4))
+	random := points(t, 4)
 	tables := int64(binary.LittleEndian.Uint64(data[64:])) // inode_table_start: what lies before it has checksums
 	for i := range 8 {
 		bad := append([]byte(nil), data...)
@@ -49,7 +47,7 @@ func TestBadImages(t *testing.T) {
 		bad[at] ^= 1 << random.IntN(8)
 		attempts = append(attempts, attempt{name: fmt.Sprintf("bit flipped at %d of %d", at, len(data)), file: f.write(fmt.Sprintf("flip%d", i), bad), want: "damaged"})
 	}
-	chunks, audit := f.countChunks(), f.auditLength()
+	chunks, audit := len(f.chunkPaths()), f.auditLength()
 	for _, a := range attempts {
 		t.Run(a.name, func(t *testing.T) {
 			_, err := f.PublishSynthetic(f.in(t).ctx(), school.Publishing{File: a.file, Deep: true, Flags: a.flags})
@@ -58,7 +56,7 @@ func TestBadImages(t *testing.T) {
 			}
 		})
 	}
-	if n := f.countChunks(); n != chunks {
+	if n := len(f.chunkPaths()); n != chunks {
 		t.Errorf("%d chunks of refused images reached the controller", n-chunks)
 	}
 	if n := f.auditLength(); n != audit || f.showImage(school.ImageName) != nil {
@@ -75,18 +73,6 @@ func (f *fleet) write(name string, data []byte) string {
 	path := filepath.Join(f.Dir, name)
 	f.must(os.WriteFile(path, data, 0o644))
 	return path
-}
-
-// countChunks counts the files in the controller's chunk store.
-func (f *fleet) countChunks() (n int) {
-	f.t.Helper()
-	f.must(filepath.WalkDir(filepath.Join(f.DataDir("controller"), "chunks"), func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			n++
-		}
-		return err
-	}))
-	return n
 }
 
 func (f *fleet) auditLength() int {

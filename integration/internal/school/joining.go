@@ -76,10 +76,10 @@ func (s *School) DataDir(name string) string { return s.path(name) }
 // LogFile is the log of a daemon: "controller" or a satellite's name.
 func (s *School) LogFile(name string) string { return s.path(name + ".log") }
 
-// StartSatellite starts an enrolled satellite.
+// StartSatellite starts an enrolled satellite, which runs until it is ended or the school is closed.
 func (s *School) StartSatellite(ctx context.Context, name string) error {
 	args := append([]string{"serve", "--data-dir", s.DataDir(name)}, s.serveFlags[name]...)
-	return s.start(ctx, name, s.satellites[name], "ltsp-satellite", args...)
+	return s.start(name, s.satellites[name], "ltsp-satellite", args...)
 }
 
 // Line makes a slow line on the WAN: a host with the address wanAddr (with prefix length) where a relay passes connections on to the

@@ -126,7 +126,7 @@ func (s *School) InitController(ctx context.Context) error {
 
 // StartController starts the controller and waits until it answers.
 func (s *School) StartController(ctx context.Context) error {
-	err := s.start(ctx, "controller", s.controller, "ltsp-controller", "serve", "--data-dir", s.path("controller"), "--listen", ":"+ControllerPort)
+	err := s.start("controller", s.controller, "ltsp-controller", "serve", "--data-dir", s.path("controller"), "--listen", ":"+ControllerPort)
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (s *School) Stop(ctx context.Context, name string) error {
 	return p.Stop(ctx)
 }
 
-func (s *School) start(ctx context.Context, name string, host *testnet.Host, program string, args ...string) error {
+func (s *School) start(name string, host *testnet.Host, program string, args ...string) error {
 	if s.daemons[name] != nil {
 		return fmt.Errorf("%s runs already", name)
 	}
