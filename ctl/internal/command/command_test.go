@@ -65,6 +65,10 @@ func TestExitCodeOfStatus(t *testing.T) {
 	if got := message(status.Error(codes.NotFound, "site x does not exist")); got != "site x does not exist" {
 		t.Errorf("message %q", got)
 	}
+	hinted := fmt.Errorf("upload chunks: %w (run it again)", status.Error(codes.ResourceExhausted, "no space left"))
+	if got := message(hinted); got != "upload chunks: no space left (run it again)" {
+		t.Errorf("message %q", got)
+	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if code := exitCode(ended, errors.New("x")); code != ExitInterrupted {

@@ -88,14 +88,15 @@ func statusOf(err error) (*status.Status, bool) {
 	return nil, false
 }
 
-// message says an error in one line, without gRPC's wrapping.
+// message says an error in one line: the chain that this program built, with the controller's own words in place of gRPC's wrapping.
 func message(err error) string {
 	s, ok := statusOf(err)
 	if !ok {
 		return err.Error()
 	}
+	words := s.Message()
 	if s.Code() == codes.Unavailable {
-		return "the controller does not answer: " + s.Message()
+		words = "the controller does not answer: " + words
 	}
-	return s.Message()
+	return strings.Replace(err.Error(), s.Err().Error(), words, 1)
 }

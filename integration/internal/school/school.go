@@ -76,7 +76,7 @@ func New(ctx context.Context, c Config) (*School, error) {
 }
 
 func (s *School) networks(ctx context.Context) (err error) {
-	if s.Lab, err = testnet.New(ctx, testnet.Config{Prefix: s.Prefix, Log: s.Log}); err != nil {
+	if s.Lab, err = testnet.New(ctx, testnet.Config{Prefix: s.Prefix}); err != nil {
 		return err
 	}
 	if s.Rack, err = testvm.New(ctx, testvm.Config{Dir: s.Dir, Log: s.Log}); err != nil {

@@ -49,7 +49,7 @@ func (s *Store) Begin(signed []byte, id manifest.ID) (*Incoming, error) {
 	in := &Incoming{store: s, id: id, m: m, layout: l, dir: s.incomingPath(id), have: make([]uint64, (l.places()+63)/64)}
 	need := diskBytes(m)
 	if err := s.makeRoom(need - min(need, allocated(in.dir))); err != nil {
-		return nil, fmt.Errorf("%s version %d: %w", m.Name, m.Number, err)
+		return nil, err // names what it is about itself
 	}
 	if err := in.create(signed); err != nil {
 		_ = in.Close()
@@ -94,6 +94,19 @@ func noSpace(err error) error {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err
+}
+
+// lacks turns the error of a full disk into one that says how much is missing.
+func (in *Incoming) lacks(err error) error {
+	if err = noSpace(err); !errors.Is(err, ErrNoSpace) {
+		return err
+	}
+	free, _, statErr := statfs(in.dir)
+	if statErr != nil {
+		return err
+	}
+	need := diskBytes(in.m)
+	return &NoSpaceError{Dir: in.dir, Need: need - min(need, allocated(in.dir)), Free: free, Reserve: in.store.cfg.ReserveBytes}
 }
 
 // create makes the directory, the manifest and sparse files of the right sizes; files that exist keep their bytes.
@@ -269,7 +282,7 @@ func (in *Incoming) Put(id chunk.ID, data []byte) error {
 			continue
 		}
 		if _, err := in.files[in.layout.artifact(p)].WriteAt(data, int64(in.layout.offsets[p])); err != nil {
-			return fmt.Errorf("write chunk %s of version %s: %w", id, in.id, noSpace(err))
+			return fmt.Errorf("write chunk %s of version %s: %w", id, in.id, in.lacks(err))
 		}
 		in.mark(p, uint32(len(data)))
 	}

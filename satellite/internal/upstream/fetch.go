@@ -39,11 +39,13 @@ func (c *Client) Manifest(ctx context.Context, id manifest.ID) ([]byte, error) {
 	return resp.GetManifest(), nil
 }
 
-// refusal marks what the controller refuses for good.
+// refusal marks what the controller refuses for good, and says in words what only an admin can mend.
 func refusal(err error) error {
 	switch status.Code(err) {
 	case codes.NotFound, codes.PermissionDenied:
 		return fmt.Errorf("%w: %s", ErrNotAssigned, status.Convert(err).Message())
+	case codes.DataLoss:
+		return fmt.Errorf("the controller's copy is damaged (publish the image again to mend it): %s", status.Convert(err).Message())
 	}
 	return err
 }
