@@ -51,6 +51,7 @@ fuzz:
 
 lint: generate-check
 	cd .tools && go tool buf lint ..
+	go mod tidy -diff
 	test -z "$$(gofmt -l $$(git ls-files '*.go'))"
 	go vet ./... && go vet -tags component ./... && go vet -tags e2e ./...
 	cd .tools/lint && go build -o ../../$(BIN)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint

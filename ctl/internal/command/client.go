@@ -232,18 +232,9 @@ func applyClient(cmd *cobra.Command, from, to *satellitev1.Client) {
 }
 
 func (a *app) clientDelete() *cobra.Command {
-	return &cobra.Command{
-		Use:   "delete MAC",
-		Short: "Forget a client and its configuration",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				_, err := adminv1.NewClientServiceClient(conn).DeleteClient(ctx, &adminv1.DeleteClientRequest{Mac: args[0]})
-				if err == nil {
-					a.say("client %s deleted", args[0])
-				}
-				return err
-			})
-		},
-	}
+	return a.endCommand("delete MAC", "Forget a client and its configuration", "client %s deleted",
+		func(ctx context.Context, conn *grpc.ClientConn, mac string) error {
+			_, err := adminv1.NewClientServiceClient(conn).DeleteClient(ctx, &adminv1.DeleteClientRequest{Mac: mac})
+			return err
+		})
 }

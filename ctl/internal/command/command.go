@@ -103,6 +103,24 @@ func group(use, short string, subs ...*cobra.Command) *cobra.Command {
 	return c
 }
 
+// endCommand makes a command that ends something named by its one argument; said, with the name in it, is what people read then.
+func (a *app) endCommand(use, short, said string, do func(ctx context.Context, conn *grpc.ClientConn, name string) error) *cobra.Command {
+	return &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				err := do(ctx, conn, args[0])
+				if err == nil {
+					a.say(said, args[0])
+				}
+				return err
+			})
+		},
+	}
+}
+
 func (a *app) progress() *progress.Reporter {
 	f, ok := a.stderr.(*os.File)
 	if a.quiet || !ok {

@@ -186,35 +186,17 @@ func satelliteFields(v satelliteView) printer.View {
 }
 
 func (a *app) satelliteRevoke() *cobra.Command {
-	return &cobra.Command{
-		Use:   "revoke NAME",
-		Short: "Cut a satellite off at once and for good",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				_, err := adminv1.NewSatelliteServiceClient(conn).RevokeSatellite(ctx, &adminv1.RevokeSatelliteRequest{Name: args[0]})
-				if err == nil {
-					a.say("satellite %s revoked", args[0])
-				}
-				return err
-			})
-		},
-	}
+	return a.endCommand("revoke NAME", "Cut a satellite off at once and for good", "satellite %s revoked",
+		func(ctx context.Context, conn *grpc.ClientConn, name string) error {
+			_, err := adminv1.NewSatelliteServiceClient(conn).RevokeSatellite(ctx, &adminv1.RevokeSatelliteRequest{Name: name})
+			return err
+		})
 }
 
 func (a *app) satelliteDelete() *cobra.Command {
-	return &cobra.Command{
-		Use:   "delete NAME",
-		Short: "Remove a revoked satellite from the lists",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				_, err := adminv1.NewSatelliteServiceClient(conn).DeleteSatellite(ctx, &adminv1.DeleteSatelliteRequest{Name: args[0]})
-				if err == nil {
-					a.say("satellite %s deleted", args[0])
-				}
-				return err
-			})
-		},
-	}
+	return a.endCommand("delete NAME", "Remove a revoked satellite from the lists", "satellite %s deleted",
+		func(ctx context.Context, conn *grpc.ClientConn, name string) error {
+			_, err := adminv1.NewSatelliteServiceClient(conn).DeleteSatellite(ctx, &adminv1.DeleteSatelliteRequest{Name: name})
+			return err
+		})
 }

@@ -213,20 +213,11 @@ func (a *app) siteShow() *cobra.Command {
 }
 
 func (a *app) siteDelete() *cobra.Command {
-	return &cobra.Command{
-		Use:   "delete NAME",
-		Short: "Delete a site that has no subnets, satellites and clients any more",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				_, err := adminv1.NewSiteServiceClient(conn).DeleteSite(ctx, &adminv1.DeleteSiteRequest{Name: args[0]})
-				if err == nil {
-					a.say("site %s deleted", args[0])
-				}
-				return err
-			})
-		},
-	}
+	return a.endCommand("delete NAME", "Delete a site that has no subnets, satellites and clients any more", "site %s deleted",
+		func(ctx context.Context, conn *grpc.ClientConn, name string) error {
+			_, err := adminv1.NewSiteServiceClient(conn).DeleteSite(ctx, &adminv1.DeleteSiteRequest{Name: name})
+			return err
+		})
 }
 
 // fields makes a view of one object: a line per field in a table.

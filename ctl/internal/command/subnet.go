@@ -214,20 +214,10 @@ func (a *app) subnetSet() *cobra.Command {
 
 func (a *app) subnetDelete() *cobra.Command {
 	var site string
-	c := &cobra.Command{
-		Use:   "delete NAME",
-		Short: "Delete a subnet",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				_, err := adminv1.NewSubnetServiceClient(conn).DeleteSubnet(ctx, &adminv1.DeleteSubnetRequest{Site: site, Name: args[0]})
-				if err == nil {
-					a.say("subnet %s of site %s deleted", args[0], site)
-				}
-				return err
-			})
-		},
-	}
+	c := a.endCommand("delete NAME", "Delete a subnet", "subnet %s deleted", func(ctx context.Context, conn *grpc.ClientConn, name string) error {
+		_, err := adminv1.NewSubnetServiceClient(conn).DeleteSubnet(ctx, &adminv1.DeleteSubnetRequest{Site: site, Name: name})
+		return err
+	})
 	c.Flags().StringVar(&site, "site", "", "site that the subnet belongs to")
 	_ = c.MarkFlagRequired("site")
 	return c

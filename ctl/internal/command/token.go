@@ -82,18 +82,9 @@ func (a *app) tokenCreate() *cobra.Command {
 }
 
 func (a *app) tokenRevoke() *cobra.Command {
-	return &cobra.Command{
-		Use:   "revoke ID",
-		Short: "Make a token useless",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.call(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				_, err := adminv1.NewTokenServiceClient(conn).RevokeToken(ctx, &adminv1.RevokeTokenRequest{Id: args[0]})
-				if err == nil {
-					a.say("token %s revoked", args[0])
-				}
-				return err
-			})
-		},
-	}
+	return a.endCommand("revoke ID", "Make a token useless", "token %s revoked",
+		func(ctx context.Context, conn *grpc.ClientConn, id string) error {
+			_, err := adminv1.NewTokenServiceClient(conn).RevokeToken(ctx, &adminv1.RevokeTokenRequest{Id: id})
+			return err
+		})
 }
