@@ -19,7 +19,7 @@ import (
 // open makes a school for a test. When the test fails, logs, consoles and a capture of the LAN stay in the directory that it names.
 func open(t *testing.T, prefix string, o school.Opening) *school.School {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ltsp-e2e-"+prefix+"-")
+	dir, err := os.MkdirTemp("", "ltsp-e2e-"+prefix+"-") //nolint:usetesting // what a failed test leaves must outlive it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func checkNBD(t *testing.T, s *school.School) {
 
 // exportName finds the image's export in nbdinfo's JSON.
 func exportName(list string) string {
-	for _, part := range strings.Split(list, `"`) {
+	for part := range strings.SplitSeq(list, `"`) {
 		if strings.HasPrefix(part, school.ImageName+"@") {
 			return part
 		}

@@ -147,7 +147,7 @@ type NBD struct {
 	Reconnects uint64 `json:"reconnects"`
 }
 
-// Lease is what the agent knows of its address.
+// Lease is what the agent knows of its address, once a DHCP server has confirmed it. Expires is the zero time for a lease without end.
 type Lease struct {
 	Server  string    `json:"server"`
 	Expires time.Time `json:"expires"`

@@ -33,30 +33,28 @@ As process 1 of an initrd it attaches the image and starts the image's init. Ker
 
 func main() { os.Exit(run(os.Args, os.Getpid(), os.Stdout, os.Stderr)) }
 
-// run chooses what to be. Process 1 is never the wrong place: an initrd that starts the agent as something else would leave the PC without a word.
+// run chooses what to be. Process 1 without a command is /init, whatever it is called.
 func run(args []string, pid int, stdout, stderr io.Writer) int {
-	if pid == 1 {
-		initrd.Main()
-		return 1
-	}
-	if len(args) > 0 && args[0] == keeper.Argv0 {
-		return exit(keeper.Main(), stderr)
-	}
 	command := ""
 	if len(args) == 2 {
 		command = args[1]
 	}
-	switch command {
-	case "resident":
+	switch {
+	case len(args) > 0 && args[0] == keeper.Argv0:
+		return exit(keeper.Main(), stderr)
+	case command == "resident":
 		return exit(resident.Main(initrd.Uptime), stderr)
-	case "version", "--version":
+	case command == "version" || command == "--version":
 		fmt.Fprintf(stdout, "ltsp-agent %s %s/%s\n", buildinfo.Version(), runtime.GOOS, runtime.GOARCH)
 		return 0
-	case "--help", "-h", "help":
-		io.WriteString(stdout, usage)
+	case command == "--help" || command == "-h" || command == "help":
+		fmt.Fprint(stdout, usage)
 		return 0
+	case pid == 1:
+		initrd.Main() // returns only if the PC cannot even be restarted
+		return 1
 	}
-	io.WriteString(stderr, usage)
+	fmt.Fprint(stderr, usage)
 	return 2
 }
 

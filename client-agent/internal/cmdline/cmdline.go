@@ -2,7 +2,10 @@
 // It is pure parsing.
 package cmdline
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // MaxLen bounds how much of a command line is looked at, in bytes. The kernels we know have 4096 at most.
 const MaxLen = 64 << 10
@@ -59,9 +62,9 @@ func unquote(s string) string { return strings.ReplaceAll(s, `"`, "") }
 
 // Get returns the last value given for key, and whether key was there at all. A word without "=" has the value "".
 func (a Args) Get(key string) (string, bool) {
-	for i := len(a.words) - 1; i >= 0; i-- {
-		if a.words[i].key == key {
-			return a.words[i].value, true
+	for _, w := range slices.Backward(a.words) {
+		if w.key == key {
+			return w.value, true
 		}
 	}
 	return "", false

@@ -35,7 +35,9 @@ type handler struct {
 	attrs string
 }
 
-func (h *handler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.cfg.Level.Level() }
+func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= h.cfg.Level.Level()
+}
 
 func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder

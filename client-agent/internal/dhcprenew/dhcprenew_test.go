@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -29,9 +30,7 @@ func seconds(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 func ack(term uint32, options map[byte][]byte) dhcp4.Packet {
 	p := dhcp4.Packet{YourIP: client, Options: map[byte][]byte{
 		dhcp4.OptMessageType: {dhcp4.Ack}, dhcp4.OptServerID: server.AsSlice(), dhcp4.OptLeaseTime: seconds(term)}}
-	for code, v := range options {
-		p.Options[code] = v
-	}
+	maps.Copy(p.Options, options)
 	return p
 }
 
@@ -242,13 +241,13 @@ func TestRun(t *testing.T) {
 				}})
 		}()
 		time.Sleep(40 * time.Minute)
+		cancel()
+		<-done
 		if len(got) == 0 || !strings.Contains(got[0], "has expired") {
 			t.Errorf("problems told: %q", got)
 		}
 		if requests < 4 || requests > 20 {
 			t.Errorf("%d requests in 40 minutes", requests)
 		}
-		cancel()
-		<-done
 	})
 }

@@ -30,6 +30,7 @@ const (
 // boot is what the stages learn; each sets what the later ones need.
 type boot struct {
 	log      *slog.Logger
+	level    slog.LevelVar // of log
 	args     cmdline.Args
 	initArgs []string
 	release  string // of the kernel
@@ -58,10 +59,8 @@ type boot struct {
 
 // Main boots the PC. It runs as process 1 and returns only if even rebooting is not possible.
 func Main() {
-	b := &boot{
-		log:      console.NewLogger(console.Config{Writer: os.Stdout, Prefix: "ltsp-agent"}),
-		initArgs: os.Args[1:],
-	}
+	b := &boot{initArgs: os.Args[1:]}
+	b.log = console.NewLogger(console.Config{Writer: os.Stdout, Prefix: "ltsp-agent", Level: &b.level})
 	ctx := context.Background()
 	b.mark("kernel", 0)
 	b.done("agent")

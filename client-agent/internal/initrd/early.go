@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -43,8 +44,21 @@ var kernelMounts = []mount{
 	{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755,size=20%,nr_inodes=800k"},
 }
 
+// errNoInitrd protects whatever else "/" may be: the agent will empty it.
+var errNoInitrd = errors.New("the root directory is no initrd: the agent is started as process 1 by the kernel only")
+
+// inInitrd tells whether a file system type, as statfs(2) gives it, can be that of the kernel's initial root.
+func inInitrd(kind int64) bool { return kind == unix.RAMFS_MAGIC || kind == unix.TMPFS_MAGIC }
+
 // start makes the agent's surroundings and reads what it is to do.
 func (b *boot) start(context.Context) error {
+	var root unix.Statfs_t
+	if err := unix.Statfs("/", &root); err != nil {
+		return err
+	}
+	if !inInitrd(int64(root.Type)) {
+		return errNoInitrd
+	}
 	for _, m := range kernelMounts {
 		if err := m.do(); err != nil {
 			return err
@@ -58,6 +72,9 @@ func (b *boot) start(context.Context) error {
 		return fmt.Errorf("read kernel command line: %w", err)
 	}
 	b.args = cmdline.Parse(string(text))
+	if b.args.Has("quiet") {
+		b.level.Set(slog.LevelWarn)
+	}
 	if b.release, err = release(); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -24,8 +25,10 @@ var errClosed = errors.New("monitor closed")
 type site struct {
 	t      *testing.T
 	dead   chan struct{}
+	refuse error // of the next Reconfigure
+
+	mu     sync.Mutex
 	behave map[string]func(context.Context) error // by address; nil answers at once
-	refuse error                                  // of the next Reconfigure
 
 	begin  time.Time
 	events []string
@@ -34,6 +37,18 @@ type site struct {
 
 func (s *site) log(format string, args ...any) {
 	s.events = append(s.events, fmt.Sprintf("%v ", time.Since(s.begin))+fmt.Sprintf(format, args...))
+}
+
+func (s *site) behaviourOf(addr string) func(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.behave[addr]
+}
+
+func (s *site) change(behave behaviour) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.behave = behave
 }
 
 func blackHole(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
@@ -70,7 +85,7 @@ func runSite(t *testing.T, behave map[string]func(context.Context) error, script
 				return nil
 			},
 			Open: func(ctx context.Context, target nbdclient.Target) (*os.File, nbdclient.Info, error) {
-				if f := s.behave[target.Addr]; f != nil {
+				if f := s.behaviourOf(target.Addr); f != nil {
 					if err := f(ctx); err != nil {
 						return nil, nbdclient.Info{}, fmt.Errorf("%s: %w", target.Addr, err)
 					}
@@ -145,7 +160,7 @@ func TestStaysWhereItIs(t *testing.T) {
 		s := runSite(t, behaviour{"a": refused}, func(s *site) {
 			s.dead <- struct{}{}
 			synctest.Wait()
-			s.behave = nil // a is back, but b works
+			s.change(nil) // a is back, but b works
 			s.dead <- struct{}{}
 			synctest.Wait()
 		})
@@ -163,7 +178,7 @@ func TestWaitsForTheFirstToComeBack(t *testing.T) {
 		s := runSite(t, all, func(s *site) {
 			s.dead <- struct{}{}
 			time.Sleep(12 * time.Second)
-			s.behave = behaviour{"a": refused, "b": refused}
+			s.change(behaviour{"a": refused, "b": refused})
 			time.Sleep(time.Second)
 		})
 		last := s.saved[len(s.saved)-1]

@@ -1,10 +1,12 @@
 package modules
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"syscall"
 )
 
 // Config is what a Loader works with.
@@ -65,8 +67,12 @@ func (l *Loader) insert(s Step) error {
 	}
 	err := l.cfg.Insert(s.Path, l.cfg.Params(s.Name))
 	if err != nil {
+		level := slog.LevelWarn
+		if errors.Is(err, syscall.ENODEV) { // "not for this machine", as accelerated ciphers say
+			level = slog.LevelDebug
+		}
 		err = fmt.Errorf("insert %s: %w", s.Path, err)
-		l.cfg.Log.Warn("kernel module refused", "module", s.Name, "err", err)
+		l.cfg.Log.Log(context.Background(), level, "kernel module refused", "module", s.Name, "err", err)
 	}
 	l.done[s.Name] = err
 	return err

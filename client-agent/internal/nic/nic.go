@@ -121,7 +121,9 @@ func only(list []NIC) (NIC, error) {
 }
 
 // Carrier tells whether the cable has a link. It is false for an interface that is down.
-func Carrier(sys, name string) bool { return text(filepath.Join(sys, "class/net", name), "carrier") == "1" }
+func Carrier(sys, name string) bool {
+	return text(filepath.Join(sys, "class/net", name), "carrier") == "1"
+}
 
 // Speed returns the link's speed in Mbit/s, 0 if the driver does not say, and "full", "half" or "".
 func Speed(sys, name string) (mbps int, duplex string) {

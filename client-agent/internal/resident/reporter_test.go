@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,7 +37,8 @@ func TestReporterInterval(t *testing.T) {
 		var got []string
 		begin := time.Now()
 		changed := make(chan struct{}, 1)
-		steps := 1
+		var steps atomic.Int32
+		steps.Store(1)
 		next := []time.Duration{0, time.Hour, time.Nanosecond, 7 * time.Second, 7 * time.Second, 7 * time.Second}
 		s := &stream{send: func(m agentproto.Message) (agentproto.Ack, error) {
 			got = append(got, fmt.Sprintf("%v %d", time.Since(begin), len(m.Report.Timeline)))
@@ -48,11 +51,11 @@ func TestReporterInterval(t *testing.T) {
 		r := &Reporter{
 			Satellites: []agentproto.Satellite{{Addr: "a"}}, Changed: changed, Log: quiet,
 			Dial:   func(context.Context, agentproto.Satellite) (Session, error) { return s, nil },
-			Report: func() agentproto.Report { return agentproto.Report{Timeline: make([]agentproto.Step, steps)} },
+			Report: func() agentproto.Report { return agentproto.Report{Timeline: make([]agentproto.Step, steps.Load())} },
 		}
 		go func() { defer close(done); r.Run(ctx) }()
 		time.Sleep(319 * time.Second) // default 10 s, at most 5 min, at least 1 s, then 7 s
-		steps = 2
+		steps.Store(2)
 		changed <- struct{}{}
 		time.Sleep(5 * time.Second)
 		cancel()
@@ -68,6 +71,7 @@ func TestReporterBacksOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
+		var mu sync.Mutex // guards what follows
 		var dials []string
 		var when []time.Duration
 		up := ""
@@ -75,6 +79,8 @@ func TestReporterBacksOff(t *testing.T) {
 		r := &Reporter{
 			Satellites: []agentproto.Satellite{{Addr: "a"}, {Addr: "b"}}, Log: quiet,
 			Dial: func(_ context.Context, sat agentproto.Satellite) (Session, error) {
+				mu.Lock()
+				defer mu.Unlock()
 				dials = append(dials, sat.Addr)
 				when = append(when, time.Since(begin))
 				if sat.Addr != up {
@@ -89,11 +95,9 @@ func TestReporterBacksOff(t *testing.T) {
 			},
 			Report: func() agentproto.Report { return agentproto.Report{Timeline: make([]agentproto.Step, 1)} },
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { defer close(done); r.Run(ctx) }()
+		go r.Run(t.Context()) // ends with the test: the bubble waits for it
 		time.Sleep(10 * time.Minute)
-		synctest.Wait()
+		mu.Lock()
 		if !strings.HasPrefix(strings.Join(dials, ""), "abababab") {
 			t.Errorf("dialled %v", dials)
 		}
@@ -107,12 +111,12 @@ func TestReporterBacksOff(t *testing.T) {
 		}
 		up = "b"
 		dials, when = nil, nil
+		mu.Unlock()
 		time.Sleep(10 * time.Minute)
-		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		if n := len(dials); n < 20 { // a stream that worked resets the wait
 			t.Errorf("%d dials: %v", n, when)
 		}
-		cancel()
-		<-done
 	})
 }

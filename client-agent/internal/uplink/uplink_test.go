@@ -202,10 +202,10 @@ func TestSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	report := agentproto.Message{Report: &agentproto.Report{State: "healthy"}}
-	var heard []agentproto.Message
+	lines := make(chan agentproto.Message, 5)
 	s, err := start(t, cfg, cert, 0, func(m agentproto.Message) *agentproto.Message {
-		heard = append(heard, m)
-		switch len(heard) {
+		lines <- m
+		switch len(lines) {
 		case 3:
 			return &agentproto.Message{Ack: &agentproto.Ack{Error: "too fast"}}
 		case 4:
@@ -230,8 +230,8 @@ func TestSession(t *testing.T) {
 	if _, err := s.Send(t.Context(), report); err == nil {
 		t.Error("closed by the satellite: no error")
 	}
-	if heard[0].Hello == nil || heard[0].Hello.MAC != hello.MAC || heard[1].Report == nil {
-		t.Errorf("the satellite heard %+v", heard)
+	if first, second := <-lines, <-lines; first.Hello == nil || first.Hello.MAC != hello.MAC || second.Report == nil {
+		t.Errorf("the satellite heard %+v, %+v", first, second)
 	}
 }
 

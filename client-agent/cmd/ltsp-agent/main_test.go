@@ -1,0 +1,34 @@
+package main
+
+import (
+	"bytes"
+	"regexp"
+	"testing"
+)
+
+func TestRun(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		args        []string
+		pid, code   int
+		out, errOut string // regular expressions
+	}{
+		{[]string{"ltsp-agent", "version"}, 100, 0, `^ltsp-agent \S+ linux/\w+\n$`, `^$`},
+		{[]string{"ltsp-agent", "--help"}, 100, 0, `Usage:`, `^$`},
+		{[]string{"/init", "version"}, 1, 0, `^ltsp-agent `, `^$`},
+		{[]string{"ltsp-agent"}, 100, 2, `^$`, `Usage:`},
+		{[]string{"ltsp-agent", "fly"}, 100, 2, `^$`, `Usage:`},
+		{[]string{"ltsp-agent", "version", "x"}, 100, 2, `^$`, `Usage:`},
+	}
+	for _, tt := range tests {
+		var out, errOut bytes.Buffer
+		if code := run(tt.args, tt.pid, &out, &errOut); code != tt.code {
+			t.Errorf("%v: code %d, want %d", tt.args, code, tt.code)
+		}
+		for text, expr := range map[string]string{out.String(): tt.out, errOut.String(): tt.errOut} {
+			if !regexp.MustCompile(expr).MatchString(text) {
+				t.Errorf("%v: %q does not match %s", tt.args, text, expr)
+			}
+		}
+	}
+}
