@@ -27,7 +27,8 @@ packages:
 
 # A VM netboots a real image through controller and satellite. KEEP=1 leaves it running.
 demo: packages build
-	go run ./integration/cmd/demo -bin $(BIN) -cache $(BUILD)/cache $(if $(KEEP),-keep)
+	go build -o $(BIN)/demo ./integration/cmd/demo
+	$(BIN)/demo -bin $(BIN) -cache $(BUILD)/cache $(if $(KEEP),-keep)
 
 # All tests: unit and component (daemons in namespaces, other people's clients; the tag adds to the unit tests), and end to end (VMs).
 test: packages build component e2e
@@ -80,7 +81,8 @@ bench-nbd: packages
 
 # PXE to healthy, bytes on the wire, initrd sizes, memory of the daemons.
 bench-boot: packages build
-	go run ./integration/cmd/demo -bin $(BIN) -cache $(BUILD)/cache -bench
+	go build -o $(BIN)/demo ./integration/cmd/demo
+	$(BIN)/demo -bin $(BIN) -cache $(BUILD)/cache -bench
 
 # Man pages of all commands, in .build/man.
 man: build
