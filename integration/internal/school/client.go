@@ -107,7 +107,7 @@ func (s *School) PC(m testvm.Machine) (*testvm.VM, error) {
 		m.UUID = fmt.Sprintf("67000000-0000-4000-8000-%012x", s.pcs)
 	}
 	if m.Fatal == nil {
-		m.Fatal = regexp.MustCompile(`Kernel panic - not syncing|ltsp-agent: the boot failed`)
+		m.Fatal = regexp.MustCompile(`Kernel panic - not syncing|ltsp-agent: boot failed`)
 	}
 	return s.Rack.Start(s.life, m)
 }
