@@ -33,7 +33,7 @@ func (s *enrolmentService) Enrol(ctx context.Context, req *satellitev1.EnrolRequ
 	switch {
 	case err == nil:
 		s.metrics.enrolments.WithLabelValues("ok").Inc()
-		s.cfg.Log.Info("enrolled", "site", resp.GetSite(), "satellite", resp.GetName(), "addr", c.addr)
+		s.cfg.Log.Info("enrolled", "site", resp.GetSite(), "name", resp.GetName(), "addr", c.addr)
 	case errors.Is(err, enroll.ErrToken):
 		s.limiter.Failed(c.addr)
 		s.metrics.enrolments.WithLabelValues("refused").Inc()
