@@ -5,8 +5,10 @@ package integration
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +98,7 @@ func mac(n string) string { return "52:54:00:67:01:" + n }
 
 func TestFirmwareKinds(t *testing.T) {
 	s := open(t, "e2efw", school.Opening{})
+	broken := breakBoot(t, s)
 	t.Run("BIOS iPXE", func(t *testing.T) {
 		vm, client := boot(t, s, testvm.Machine{Name: "bios", MAC: mac("01")})
 		checkClient(t, client)
@@ -109,6 +112,7 @@ func TestFirmwareKinds(t *testing.T) {
 		_, client := boot(t, s, testvm.Machine{Name: "uefihttp", Firmware: testvm.UEFIHTTP, MAC: mac("03")})
 		checkClient(t, client)
 	})
+	t.Run("failed boot is told", func(t *testing.T) { checkFailure(t, s, broken) })
 	t.Run("NBD for strangers", func(t *testing.T) { checkNBD(t, s) })
 	t.Run("satellite killed under running clients", func(t *testing.T) { killSatellite(t, s) })
 	t.Run("controller stopped, satellite restarted", func(t *testing.T) { standAlone(t, s) })
@@ -159,6 +163,49 @@ func checkSystem(t *testing.T, vm *testvm.VM) {
 		if _, err := vm.Expect(ctx, `(?m)^\r?`+check.want); err != nil {
 			t.Errorf("%s: %v", check.name, err)
 		}
+	}
+}
+
+// breakBoot starts a PC that cannot reach the satellite's NBD port. It takes a minute and a half until its agent gives up.
+func breakBoot(t *testing.T, s *school.School) *testvm.VM {
+	t.Helper()
+	const address = "192.168.67.77"
+	if err := s.Do(t.Context(), "client", "set", mac("05"), "--site", school.Site, "--name", "broken", "--address", address,
+		"--kernel-parameters", "ltsp.reboot=600"); err != nil {
+		t.Fatal(err)
+	}
+	rules := "add table inet broken; add chain inet broken in { type filter hook input priority 0; }; " +
+		"add rule inet broken in ip saddr " + address + " tcp dport 10809 drop"
+	if out, err := s.Run(t.Context(), s.Satellite("sat1"), "nft", rules); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	vm, err := s.PC(testvm.Machine{Name: "broken", MAC: mac("05"), Fatal: regexp.MustCompile(`Kernel panic - not syncing`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vm
+}
+
+// checkFailure wants the reason of a failed boot on the console and at the controller.
+func checkFailure(t *testing.T, s *school.School, vm *testvm.VM) {
+	defer vm.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	if _, err := vm.Expect(ctx, `boot failed stage=nbd\s+what happened: +\S.*\s+what to do: +\S`); err != nil {
+		t.Fatalf("%v\nconsole:\n%s", err, vm.Tail(40))
+	}
+	err := s.Await(ctx, "the controller knows of the failed boot", func() error {
+		c, err := s.Client(ctx, mac("05"))
+		if err != nil {
+			return err
+		}
+		if c.Report == nil || c.Report.State != "failed" || len(c.Report.Reasons) == 0 || c.Report.Address != "192.168.67.77" {
+			return fmt.Errorf("it is %+v", c.Report)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
@@ -219,9 +266,21 @@ func samePrefix(a, b string) error {
 	return nil
 }
 
+// biosPC is the machine that the first subtest booted and nobody has ended.
+func biosPC(t *testing.T, s *school.School) *testvm.VM {
+	t.Helper()
+	for _, vm := range s.Rack.VMs() {
+		if vm.Machine.Name == "bios" {
+			return vm
+		}
+	}
+	t.Fatal("the PC of the BIOS test does not run")
+	return nil
+}
+
 // killSatellite ends the satellite as a power cut would, starts it again, and wants the running PC to go on without an error.
 func killSatellite(t *testing.T, s *school.School) {
-	vm := s.Rack.VMs()[0]
+	vm := biosPC(t, s)
 	if err := s.Kill9("sat1"); err != nil {
 		t.Fatal(err)
 	}
