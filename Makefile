@@ -43,7 +43,7 @@ component: build
 	LTSP_BIN=$(abspath $(BIN)) LTSP_CACHE=$(abspath $(BUILD)/cache) go test -tags component -p 1 -timeout 20m ./...
 
 e2e: build
-	LTSP_BIN=$(abspath $(BIN)) LTSP_CACHE=$(abspath $(BUILD)/cache) go test -tags e2e -count=1 -timeout 60m -v ./integration/...
+	LTSP_BIN=$(abspath $(BIN)) LTSP_CACHE=$(abspath $(BUILD)/cache) go test -tags e2e -count=1 -timeout 60m -v ./integration
 
 # Each fuzz target for FUZZTIME.
 FUZZTIME ?= 10s
