@@ -154,7 +154,7 @@ func checkSystem(t *testing.T, vm *testvm.VM) {
 		{"machine-id comes from the MAC", `cut -c1-12 /etc/machine-id`, `525400670101`},
 		{"the name is set and resolves", `getent hosts $(hostname) >/dev/null && echo name-$?`, `name-0`},
 		{"no package of ours in the image", `ls /usr/bin/ltsp* /usr/sbin/ltsp* 2>/dev/null | wc -l | sed s/^0/none-ok/`, `none-ok`},
-		{"the keeper lives", `grep -l -a ltsp-keeper /proc/[0-9]*/cmdline >/dev/null && echo keeper-$?`, `keeper-0`},
+		{"the keeper lives", `cat /proc/[0-9]*/cmdline 2>/dev/null | grep -q -a '@[l]tsp-keeper' && echo keeper-$?`, `keeper-0`},
 	} {
 		// The command is echoed by the terminal: quotes keep the answer from matching it.
 		if err := vm.Send(check.command + "\n"); err != nil {
