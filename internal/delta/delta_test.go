@@ -1,0 +1,278 @@
+package delta
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// memoryTarget is an output in memory.
+type memoryTarget struct{ b []byte }
+
+// WriteAt implements io.WriterAt.
+func (m *memoryTarget) WriteAt(p []byte, off int64) (int, error) {
+	if end := int(off) + len(p); end > len(m.b) {
+		m.b = append(m.b, make([]byte, end-len(m.b))...)
+	}
+	return copy(m.b[off:], p), nil
+}
+
+func source(b []byte) Source { return io.NewSectionReader(bytes.NewReader(b), 0, int64(len(b))) }
+
+// roundTrip makes the delta and applies it.
+func roundTrip(t *testing.T, old, neu []byte, opt Options) *Stats {
+	t.Helper()
+	var d bytes.Buffer
+	st, err := Make(t.Context(), source(old), source(neu), &d, opt)
+	if err != nil {
+		t.Fatalf("make: %v", err)
+	}
+	if st.DeltaBytes != int64(d.Len()) {
+		t.Errorf("statistics tell %d bytes, delta has %d", st.DeltaBytes, d.Len())
+	}
+	var out memoryTarget
+	if err := Apply(t.Context(), source(old), source(d.Bytes()), &out, opt); err != nil {
+		t.Fatalf("apply: %v", err)
+	}
+	if !bytes.Equal(out.b, neu) {
+		t.Fatal("result differs from the new image")
+	}
+	return st
+}
+
+func testdata(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// apply applies the delta to the old image of testdata.
+func apply(t testing.TB, delta []byte, opt Options) ([]byte, error) {
+	t.Helper()
+	var out memoryTarget
+	err := Apply(t.Context(), source(testdata(t, "old.squashfs")), source(delta), &out, opt)
+	return out.b, err
+}
+
+func TestGoldenDeltaIsReadable(t *testing.T) {
+	got, err := apply(t, testdata(t, "golden-1.delta"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, testdata(t, "new.squashfs")) {
+		t.Error("result differs from the new image")
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	old, neu := testdata(t, "old.squashfs"), testdata(t, "new.squashfs")
+	for _, tc := range []struct {
+		name     string
+		old, neu []byte
+	}{
+		{"forward", old, neu},
+		{"back", neu, old},
+		{"same", old, old},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			st := roundTrip(t, tc.old, tc.neu, Options{Parallel: 2})
+			if st.VerbatimBlocks != 0 {
+				t.Errorf("%d blocks are not reproduced", st.VerbatimBlocks)
+			}
+		})
+	}
+}
+
+// TestMakeIsDeterministic: the same delta with any number of goroutines.
+func TestMakeIsDeterministic(t *testing.T) {
+	var want []byte
+	for _, n := range []int{1, 4} {
+		var d bytes.Buffer
+		if _, err := Make(t.Context(), source(testdata(t, "old.squashfs")), source(testdata(t, "new.squashfs")), &d, Options{Parallel: n}); err != nil {
+			t.Fatal(err)
+		}
+		if want == nil {
+			want = d.Bytes()
+		}
+		if !bytes.Equal(want, d.Bytes()) {
+			t.Errorf("with %d goroutines another delta is made", n)
+		}
+	}
+}
+
+func TestEveryFlippedBitIsCaught(t *testing.T) {
+	golden, want := testdata(t, "golden-1.delta"), testdata(t, "new.squashfs")
+	for i := range 8 * len(golden) {
+		b := bytes.Clone(golden)
+		b[i/8] ^= 1 << (i % 8)
+		if got, err := apply(t, b, Options{Parallel: 1}); err == nil && !bytes.Equal(got, want) {
+			t.Fatalf("bit %d of byte %d makes another image without an error", i%8, i/8)
+		}
+	}
+}
+
+// seal makes the checksums of a delta right again after a change: the index's own, and those of the groups as far as the index can
+// be read.
+func seal(b []byte) []byte {
+	n, err := IndexLength(b)
+	if err != nil || n > int64(len(b)) {
+		return b
+	}
+	sum := sha256.Sum256(b[:n-sha256.Size])
+	copy(b[n-sha256.Size:], sum[:])
+	return b
+}
+
+// sealGroups puts the hashes of the delta's groups into its index.
+func sealGroups(golden, b []byte) []byte {
+	x, err := ParseIndex(golden)
+	if err != nil {
+		return b
+	}
+	for _, g := range x.Groups {
+		if g.Offset+g.Length > int64(len(b)) {
+			return b
+		}
+		sum := sha256.Sum256(b[g.Offset : g.Offset+g.Length])
+		if i := bytes.Index(golden, g.SHA256[:]); i >= 0 {
+			copy(b[i:], sum[:])
+		}
+	}
+	return seal(b)
+}
+
+// TestFlippedBitsAreCaughtBehindChecksums is about a delta that someone hostile made: its own checksums are right.
+func TestFlippedBitsAreCaughtBehindChecksums(t *testing.T) {
+	golden, want := testdata(t, "golden-1.delta"), testdata(t, "new.squashfs")
+	x, err := ParseIndex(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opt := Options{Parallel: 1, NewDigest: x.New.Digest}
+	for i := 8 * PrefixBytes; i < 8*len(golden); i += 5 {
+		b := bytes.Clone(golden)
+		b[i/8] ^= 1 << (i % 8)
+		if got, err := apply(t, sealGroups(golden, b), opt); err == nil && !bytes.Equal(got, want) {
+			t.Fatalf("bit %d of byte %d makes another image without an error", i%8, i/8)
+		}
+	}
+}
+
+func TestTruncatedDelta(t *testing.T) {
+	golden := testdata(t, "golden-1.delta")
+	for n := range len(golden) {
+		if _, err := apply(t, golden[:n], Options{Parallel: 1}); err == nil {
+			t.Fatalf("the first %d bytes are accepted", n)
+		}
+	}
+	if _, err := apply(t, append(bytes.Clone(golden), 0), Options{}); !errors.Is(err, ErrFormat) {
+		t.Errorf("one byte too many gives %v, want ErrFormat", err)
+	}
+}
+
+func TestWrongImages(t *testing.T) {
+	golden, old := testdata(t, "golden-1.delta"), testdata(t, "old.squashfs")
+	x, err := ParseIndex(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := bytes.Clone(old)
+	damaged[x.Old.Size/8] ^= 1 // in a data block
+	otherMeta := bytes.Clone(old)
+	otherMeta[8] ^= 1 // the time of making
+	for _, tc := range []struct {
+		name string
+		old  []byte
+		opt  Options
+		want error
+	}{
+		{"other size", old[:len(old)-1], Options{}, ErrWrongOld},
+		{"other metadata", otherMeta, Options{}, ErrWrongOld},
+		{"damaged content", damaged, Options{}, ErrWrongOld},
+		{"other digest of old", old, Options{OldDigest: x.New.Digest}, ErrWrongOld},
+		{"other digest of new", old, Options{NewDigest: x.Old.Digest}, ErrMismatch},
+		{"too little memory", old, Options{MemoryBytes: 8 << 10}, ErrLimit},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var out memoryTarget
+			if err := Apply(t.Context(), source(tc.old), source(golden), &out, tc.opt); !errors.Is(err, tc.want) {
+				t.Errorf("apply gives %v, want %v", err, tc.want)
+			}
+			if err := Verify(t.Context(), source(tc.old), source(golden), tc.opt); !errors.Is(err, tc.want) {
+				t.Errorf("verify gives %v, want %v", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestReceiverLayout(t *testing.T) {
+	golden, old, neu := testdata(t, "golden-1.delta"), testdata(t, "old.squashfs"), testdata(t, "new.squashfs")
+	x, err := ParseIndex(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewReceiver(t.Context(), x, source(old), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	got := make([]byte, x.New.Size)
+	end := int64(0)
+	for _, reg := range r.Layout() {
+		if reg.Off != end || reg.Len <= 0 {
+			t.Fatalf("region %+v begins at %d", reg, end)
+		}
+		end += reg.Len
+		switch reg.Kind {
+		case RegionBytes:
+			copy(got[reg.Off:], r.Bytes(reg))
+		case RegionCopy:
+			copy(got[reg.Off:], old[reg.OldOff:reg.OldOff+reg.Len])
+		case RegionGroup:
+			if d := cmp.Diff([]int{reg.Group}, r.GroupsAt(reg.Off+reg.Len-1, 1)); d != "" {
+				t.Errorf("groups of the last byte of %+v (-want +got):\n%s", reg, d)
+			}
+		}
+	}
+	if end != x.New.Size {
+		t.Errorf("layout ends at %d of %d", end, x.New.Size)
+	}
+	for g, d := range x.Groups {
+		last := int64(-1)
+		err := r.DecodeGroup(t.Context(), g, golden[d.Offset:d.Offset+d.Length], func(off int64, b []byte) error {
+			if off <= last {
+				t.Errorf("group %d: block at %d comes after %d", g, off, last)
+			}
+			last = off
+			copy(got[off:], b)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(got, neu) {
+		t.Error("layout and groups give something else than the new image")
+	}
+	if err := r.DecodeGroup(t.Context(), 0, golden, nil); !errors.Is(err, ErrMismatch) {
+		t.Errorf("wrong bytes for a group give %v, want ErrMismatch", err)
+	}
+}
+
+func TestLaterVersionIsRefused(t *testing.T) {
+	b := testdata(t, "golden-1.delta")
+	binary.LittleEndian.PutUint32(b[8:], formatVersion+1)
+	if _, err := ParseIndex(b); !errors.Is(err, ErrVersion) {
+		t.Errorf("later version gives %v, want ErrVersion", err)
+	}
+}

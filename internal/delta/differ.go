@@ -1,0 +1,206 @@
+package delta
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sort"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/ltsp-fleet/ltsp-fleet/internal/delta/pair"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/match"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/sqmeta"
+)
+
+const (
+	// maxBases is how many old files a new one is compared with.
+	maxBases = 3
+	// maxReference bounds the old content that a piece is compared with; of longer files a window is taken.
+	maxReference = 192 << 20
+)
+
+// differ finds the operations for pieces of NEW. It is safe for concurrent use.
+type differ struct {
+	old, neu *image
+	space    *space
+	pred     *basePredictor
+	pairs    *pair.Table
+	memory   int64
+	refs     *referenceCache
+}
+
+func newDiffer(old, neu *image, sp *space, memory int64) *differ {
+	files := make([]pair.File, len(old.model.files))
+	for i, f := range old.model.files {
+		files[i] = pair.File{Paths: f.Paths, Size: f.Size}
+	}
+	return &differ{old: old, neu: neu, space: sp, pred: &basePredictor{old.model, neu.model, sp}, pairs: pair.New(files),
+		memory: memory, refs: newReferenceCache(memory / 2)}
+}
+
+// extent is a stretch of old content.
+type extent struct {
+	addr, n int64
+}
+
+// reference is old content with its index.
+type reference struct {
+	parts [][]byte
+	addrs []int64
+	ends  []int64 // of each part in the index's offsets
+	ix    *match.Index
+}
+
+// bytes implements refBytes.
+func (r *reference) bytes(off int64, n int) ([]byte, int64) {
+	i := sort.Search(len(r.ends), func(i int) bool { return r.ends[i] > off })
+	in := off - (r.ends[i] - int64(len(r.parts[i])))
+	return r.parts[i][in : in+int64(n)], r.addrs[i] + in
+}
+
+func (r *reference) size() int64 {
+	n := r.ix.MemoryBytes()
+	for _, p := range r.parts {
+		n += int64(len(p))
+	}
+	return n
+}
+
+// diff gives the operations for a piece whose content is data.
+func (d *differ) diff(ctx context.Context, s *shape, p *piece, data []byte) ([]op, error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	if at, ok := d.pred.predict(s, p); ok && d.equal(at, data) {
+		return []op{{opExact, int64(len(data)), at}}, nil
+	}
+	ext := d.bases(s, p, int64(len(data)))
+	if len(ext) == 0 {
+		return appendLiteral(nil, int64(len(data))), nil
+	}
+	ref, err := d.reference(ext)
+	if err != nil {
+		return nil, err
+	}
+	ops, err := ref.ix.Diff(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	return fineOps(ops, data, ref), nil
+}
+
+// equal tells whether the old content at the address is data.
+func (d *differ) equal(at int64, data []byte) bool {
+	if at < expansionBase {
+		f, off, ok := d.old.model.fileAt(at)
+		if !ok || off+int64(len(data)) > d.old.model.files[f].Size {
+			return false
+		}
+	}
+	var buf [64 << 10]byte
+	for len(data) > 0 {
+		n := min(len(data), len(buf))
+		if d.space.read(buf[:n], at) != nil || !bytes.Equal(buf[:n], data[:n]) {
+			return false
+		}
+		data, at = data[n:], at+int64(n)
+	}
+	return true
+}
+
+// bases gives the old content that a piece is compared with.
+func (d *differ) bases(s *shape, p *piece, n int64) []extent {
+	if p.file == noFile {
+		return nil
+	}
+	f := &d.neu.model.files[p.file]
+	if p.stream >= 0 {
+		if out := d.streamBases(f); len(out) > 0 {
+			return out
+		}
+	}
+	var out []extent
+	left := int64(maxReference)
+	for _, b := range d.pairs.Bases(f.Paths, f.Size, maxBases) {
+		size := d.old.model.files[b].Size
+		e := window(size, p.off, n, f.Size, left)
+		e.addr += d.old.model.addr[b]
+		out = append(out, e)
+		if left -= e.n; left < 1<<20 {
+			break
+		}
+	}
+	return out
+}
+
+// streamBases gives the plaintexts of all declared streams of the old files that a file resembles.
+func (d *differ) streamBases(f *sqmeta.File) []extent {
+	var out []extent
+	left := int64(maxReference)
+	for _, b := range d.pairs.Bases(f.Paths, f.Size, maxBases) {
+		lo, hi := d.space.expansionsOf(b)
+		for i := lo; i < hi; i++ {
+			if n := d.space.exps[i].plain; n > 0 && n <= left {
+				out = append(out, extent{expansionAddr(i), n})
+				left -= n
+			}
+		}
+	}
+	return out
+}
+
+// window picks at most limit bytes of a base of the given size around the place that corresponds to the piece's.
+func window(size, off, n, total, limit int64) extent {
+	if size <= limit {
+		return extent{0, size}
+	}
+	middle := int64(float64(off+n/2) / float64(max(total, 1)) * float64(size))
+	start := min(max(0, middle-limit/2), size-limit)
+	return extent{start &^ (1<<20 - 1), limit}
+}
+
+// reference reads and indexes old content, or finds it in the cache.
+func (d *differ) reference(ext []extent) (*reference, error) {
+	return d.refs.get(fmt.Sprint(ext), func() (*reference, error) {
+		r := &reference{}
+		var end int64
+		for _, e := range ext {
+			b := make([]byte, e.n)
+			if err := d.space.read(b, e.addr); err != nil {
+				return nil, err
+			}
+			end += e.n
+			r.parts, r.addrs, r.ends = append(r.parts, b), append(r.addrs, e.addr), append(r.ends, end)
+		}
+		r.ix = match.NewIndexParts(r.parts, match.Options{MemoryBytes: d.memory / 4})
+		return r, nil
+	})
+}
+
+// referenceCache keeps references up to a total size. Safe for concurrent use.
+type referenceCache struct {
+	flight singleflight.Group
+	cache  *lru[string, *reference]
+}
+
+func newReferenceCache(limit int64) *referenceCache {
+	return &referenceCache{cache: newLRU[string, *reference](limit, (*reference).size)}
+}
+
+func (c *referenceCache) get(key string, make func() (*reference, error)) (*reference, error) {
+	if r, ok := c.cache.get(key); ok {
+		return r, nil
+	}
+	v, err, _ := c.flight.Do(key, func() (any, error) {
+		r, err := make()
+		if err == nil {
+			c.cache.put(key, r)
+		}
+		return r, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*reference), nil
+}

@@ -1,0 +1,435 @@
+package delta
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ltsp-fleet/ltsp-fleet/internal/encoder"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/sqmeta"
+)
+
+// probeSamples is how many blocks of NEW are compressed to find out with which settings it was made.
+const probeSamples = 48
+
+// Make writes the delta from OLD to NEW to w, and returns what it consists of. The result depends on the images alone. Each
+// group has been decoded with the receiver's own code and compared before anything is written. It blocks until all is done or
+// ctx ends; after an error w may hold a part of a delta.
+func Make(ctx context.Context, old, new Source, w io.Writer, opt Options) (*Stats, error) {
+	m := &maker{opt: opt, progress: &sync.Mutex{}, stats: &Stats{}}
+	if err := m.open(ctx, old, new); err != nil {
+		return nil, err
+	}
+	if err := m.identify(ctx); err != nil {
+		return nil, err
+	}
+	err := m.make(ctx, w)
+	if m.rec != nil {
+		err = errors.Join(err, m.rec.Close())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m.stats, nil
+}
+
+// maker is one call of Make.
+type maker struct {
+	opt      Options
+	progress *sync.Mutex
+	old, neu *image
+	index    Index
+	pieces   [][32]byte // hashes of all pieces of NEW
+	layout   *layout
+	plan     *plan
+	rec      *Receiver // without groups: it decodes what is made here
+	differ   *differ
+	spool    *spool
+
+	mu    sync.Mutex // guards stats
+	stats *Stats
+}
+
+// open parses both images. If one of them cannot be read, both are treated as bytes.
+func (m *maker) open(ctx context.Context, old, new Source) (err error) {
+	m.old, err = openImage(old, m.opt.memory()/8)
+	if err == nil {
+		m.neu, err = openImage(new, m.opt.memory()/16)
+	}
+	if !unreadable(err) {
+		return err
+	}
+	m.index.mode = modeOpaque
+	if m.old, err = openOpaque(ctx, old); err != nil {
+		return fmt.Errorf("old image: %w", err)
+	}
+	if m.neu, err = openOpaque(ctx, new); err != nil {
+		return fmt.Errorf("new image: %w", err)
+	}
+	return nil
+}
+
+func (m *maker) stage(name string, total int64) *counter {
+	return &counter{mu: m.progress, f: m.opt.Progress, stage: name, total: total}
+}
+
+// identify hashes both images and finds what can be copied.
+func (m *maker) identify(ctx context.Context) (err error) {
+	x, par := &m.index, m.opt.parallel()
+	progress := m.stage("hash", m.old.src.Size()+m.neu.src.Size())
+	if x.Old, _, err = identify(ctx, m.old.src, par); err != nil {
+		return fmt.Errorf("old image: %w", err)
+	}
+	progress.add(x.Old.Size)
+	if x.New, m.pieces, err = identify(ctx, m.neu.src, par); err != nil {
+		return fmt.Errorf("new image: %w", err)
+	}
+	progress.add(x.New.Size)
+	if err := checkIdentity(x, x.Old.Size, m.opt); err != nil {
+		return err
+	}
+	oldHashes, err := hashUnits(ctx, m.old.src, m.old.model.units, par)
+	if err != nil {
+		return fmt.Errorf("old image: %w", err)
+	}
+	newHashes, err := hashUnits(ctx, m.neu.src, m.neu.model.units, par)
+	if err != nil {
+		return fmt.Errorf("new image: %w", err)
+	}
+	x.runs = findRuns(oldHashes, newHashes)
+	return m.lay()
+}
+
+// lay places NEW's units by the runs.
+func (m *maker) lay() (err error) {
+	x := &m.index
+	if x.mode == modeOpaque {
+		x.runs = byteRuns(x.runs, m.old.model.units, m.neu.model.units)
+		m.layout, err = opaqueLayout(x)
+		m.neu.model = &model{units: m.layout.units}
+	} else {
+		x.oldMeta = m.old.metaCheck()
+		m.layout, err = newLayout(x, m.neu.model.units, m.old.model.units)
+	}
+	if errors.Is(err, errUnassigned) {
+		return nil
+	}
+	return err
+}
+
+// make does the work after the images are known.
+func (m *maker) make(ctx context.Context, w io.Writer) (err error) {
+	if err := m.prepare(ctx); err != nil {
+		return err
+	}
+	if err := m.planGroups(ctx); err != nil {
+		return err
+	}
+	m.spool = newSpool(m.opt.TempDir, len(m.plan.groups))
+	defer m.spool.close(&err)
+	if err := m.encodeGroups(ctx); err != nil {
+		return err
+	}
+	m.index.proof = newProof(m.pieces, dirtyPieces(m.neu.model, m.layout.changed))
+	head := m.index.encode(m.stats)
+	if err := m.prove(ctx, head); err != nil {
+		return err
+	}
+	m.count(head)
+	if _, err := w.Write(head); err != nil {
+		return fmt.Errorf("write index: %w", err)
+	}
+	return m.spool.writeTo(w)
+}
+
+// prepare finds the encoder, codes the metadata, and sets up the receiver that proves the groups.
+func (m *maker) prepare(ctx context.Context) error {
+	if m.index.mode == modeOpaque {
+		return m.prepareOpaque()
+	}
+	settings, _, _, err := encoder.Probe(ctx, m.neu.content.fs, probeSamples)
+	switch {
+	case err == nil:
+		m.index.encoder = settings.String()
+	case !errors.Is(err, encoder.ErrNoEncoder):
+		return fmt.Errorf("probe the new image: %w", err)
+	}
+	pool, err := newEncoderPool(m.index.encoder, m.opt.parallel())
+	if err != nil {
+		return err
+	}
+	m.rec = &Receiver{idx: &m.index, old: m.old.src, opt: m.opt, encoders: pool, memory: newBudget(m.opt.memory())}
+	if m.index.columns, err = m.packMetadata(ctx); err != nil {
+		return err
+	}
+	if err := m.rec.rebuild(m.old); err != nil {
+		return fmt.Errorf("prove metadata: %w", err)
+	}
+	im := m.neu.meta.Image()
+	if !bytes.Equal(m.rec.head, im.Head) || !bytes.Equal(m.rec.tail, im.Tail) || m.rec.tailOff != im.TailOffset {
+		return fmt.Errorf("prove metadata: %w", ErrMismatch)
+	}
+	sp := &space{old: m.old.content, plains: newBytesCache(m.opt.memory() / 4), neu: m.neu.content}
+	m.rec.groups = groupDecoder{neu: m.rec.neu, space: sp, pred: &basePredictor{m.old.model, m.rec.neu, sp}, memory: m.rec.memory, coders: &coders{}}
+	m.differ = newDiffer(m.old, m.neu, sp, m.opt.memory())
+	return nil
+}
+
+// prepareOpaque sets up the receiver for images that are treated as bytes.
+func (m *maker) prepareOpaque() error {
+	pool, err := newEncoderPool("", m.opt.parallel())
+	if err != nil {
+		return err
+	}
+	m.rec = &Receiver{idx: &m.index, old: m.old.src, opt: m.opt, encoders: pool, memory: newBudget(m.opt.memory()), neu: m.neu.model}
+	m.rec.groups = groupDecoder{neu: m.neu.model, memory: m.rec.memory, coders: &coders{}}
+	return nil
+}
+
+// packMetadata codes NEW's metadata against OLD's.
+func (m *maker) packMetadata(ctx context.Context) ([]byte, error) {
+	enc, err := m.rec.encoders.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer m.rec.encoders.put(enc)
+	cols := m.neu.meta.Verbatim()
+	if enc.enc != nil {
+		if cols, err = sqmeta.Best(m.neu.meta, enc.Metadata); err != nil {
+			return nil, fmt.Errorf("metadata of the new image: %w", err)
+		}
+	}
+	return packColumns(ctx, cols, newOldColumns(m.old.meta))
+}
+
+// encodeGroups makes, proves and keeps all groups.
+func (m *maker) encodeGroups(ctx context.Context) error {
+	m.index.Groups = make([]Group, len(m.plan.groups))
+	var total int64
+	for _, u := range m.layout.changed {
+		total += m.neu.model.units[u].raw
+	}
+	progress := m.stage("diff", total)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(m.opt.parallel())
+	for i := range m.plan.groups {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := m.encodeGroup(ctx, i); err != nil {
+				return fmt.Errorf("group %d: %w", i, err)
+			}
+			progress.add(m.index.Groups[i].RawBytes)
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (m *maker) encodeGroup(ctx context.Context, g int) error {
+	gp := &m.plan.groups[g]
+	verbatim := make([]bool, len(gp.units))
+	for i, u := range gp.units {
+		un := &m.neu.model.units[u]
+		verbatim[i] = un.gap || un.packed && m.index.encoder == ""
+	}
+	for attempt := 0; ; attempt++ {
+		wire, st, err := m.draftGroup(ctx, gp, verbatim)
+		if err != nil {
+			return err
+		}
+		bad, err := m.replay(ctx, gp.units, wire)
+		if err != nil {
+			return err
+		}
+		if len(bad) == 0 {
+			m.accept(g, wire, st, verbatim)
+			return m.spool.put(g, wire)
+		}
+		for _, i := range bad {
+			verbatim[i] = true
+		}
+		if attempt == 3 {
+			return fmt.Errorf("blocks are not reproduced: %w", ErrMismatch)
+		}
+	}
+}
+
+// accept notes a proved group.
+func (m *maker) accept(g int, wire []byte, st groupStats, verbatim []bool) {
+	d := &m.index.Groups[g]
+	d.Length, d.SHA256, d.Blocks = int64(len(wire)), sha256.Sum256(wire), len(verbatim)
+	for _, u := range m.plan.groups[g].units {
+		d.RawBytes += m.neu.model.units[u].raw
+		d.StoredBytes += m.neu.model.units[u].stored
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.stats
+	s.OpBytes += st.ops
+	s.PatchBytes += st.patch
+	s.LiteralStoredBytes += st.literal[0]
+	s.LiteralZstdBytes += st.literal[1]
+	s.LiteralMixBytes += st.literal[2]
+	s.VerbatimBytes += st.verbatim
+	s.PatchedRawBytes += st.patchedRaw
+	s.LiteralRawBytes += st.literalRaw
+	s.NestedStreams += st.streams
+	s.ChangedRawBytes += d.RawBytes
+	for _, v := range verbatim {
+		if v {
+			s.VerbatimBlocks++
+		}
+	}
+}
+
+// draftGroup makes the bytes of a group.
+func (m *maker) draftGroup(ctx context.Context, gp *groupPlan, verbatim []bool) ([]byte, groupStats, error) {
+	neu := m.rec.neu
+	sh := newShape(neu, gp.units, verbatim)
+	if err := sh.setStreams(streamsWithin(sh, gp.streams)); err != nil {
+		return nil, groupStats{}, err
+	}
+	d := groupDraft{shape: sh, coders: m.rec.groups.coders}
+	raw := make([]byte, 0, sh.rawLen)
+	for i, u := range gp.units {
+		if verbatim[i] {
+			b := make([]byte, neu.units[u].stored)
+			if err := readAt(m.neu.src, b, neu.units[u].off); err != nil {
+				return nil, groupStats{}, err
+			}
+			d.verbatim = append(d.verbatim, b...)
+			continue
+		}
+		b, err := m.neu.content.unit(u)
+		if err != nil {
+			return nil, groupStats{}, err
+		}
+		raw = append(raw, b[:neu.units[u].raw]...)
+	}
+	if err := m.pieceContents(&d, raw); err != nil {
+		return nil, groupStats{}, err
+	}
+	d.ops = make([][]op, len(sh.pieces))
+	content := d.content
+	for i := range sh.pieces {
+		p := &sh.pieces[i]
+		ops, err := m.differ.diff(ctx, sh, p, content[:p.n:p.n])
+		content = content[p.n:]
+		if err != nil {
+			return nil, groupStats{}, err
+		}
+		d.ops[i] = ops
+	}
+	return d.encode(m.rec.groups.space, m.rec.groups.pred, neu)
+}
+
+// pieceContents makes the content of a group's pieces from the raw content of its units.
+func (m *maker) pieceContents(d *groupDraft, raw []byte) error {
+	d.content = make([]byte, 0, d.shape.contentLen())
+	made := 0
+	for _, f := range d.shape.fills {
+		p := &d.shape.pieces[f.piece]
+		if f.piece == made {
+			made++
+			if p.stream < 0 {
+				d.content = append(d.content, raw[:f.n]...)
+			} else {
+				plain, err := m.plaintext(&d.shape.streams[p.stream])
+				if err != nil {
+					return err
+				}
+				d.content = append(d.content, plain...)
+			}
+		}
+		raw = raw[f.n:]
+	}
+	return nil
+}
+
+// plaintext unpacks a stream of NEW.
+func (m *maker) plaintext(st *stream) ([]byte, error) {
+	stored := make([]byte, st.n)
+	if err := m.neu.content.readFile(stored, st.file, st.off); err != nil {
+		return nil, err
+	}
+	return st.unpack(stored)
+}
+
+// replay decodes a group as a receiver does and lists the units, by their place in the group, that come out wrong.
+func (m *maker) replay(ctx context.Context, units []int32, wire []byte) (bad []int, err error) {
+	d, release, err := m.rec.groups.decode(ctx, units, wire)
+	defer release()
+	if err != nil {
+		return nil, fmt.Errorf("prove: %w", err)
+	}
+	enc, err := m.rec.encoders.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer m.rec.encoders.put(enc)
+	var buf, want []byte
+	for i, u := range units {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		un := &m.rec.neu.units[u]
+		want = append(want[:0], make([]byte, un.stored)...)
+		if err := readAt(m.neu.src, want, un.off); err != nil {
+			return nil, err
+		}
+		got, err := d.next(i, un, enc, buf[:0])
+		if err != nil && !errors.Is(err, ErrMismatch) {
+			return nil, fmt.Errorf("prove: %w", err)
+		}
+		if err != nil || !bytes.Equal(got, want) {
+			bad = append(bad, i)
+		}
+		buf = got
+	}
+	return bad, nil
+}
+
+// prove opens the finished index as a receiver does and compares its layout.
+func (m *maker) prove(ctx context.Context, head []byte) error {
+	x, err := ParseIndex(head)
+	if err != nil {
+		return fmt.Errorf("prove index: %w", err)
+	}
+	r, err := NewReceiver(ctx, x, m.old.src, m.opt)
+	if err != nil {
+		return fmt.Errorf("prove index: %w", err)
+	}
+	defer r.Close()
+	for g := range x.Groups {
+		units := r.layout.unitsOf(g)
+		for i, u := range m.plan.groups[g].units {
+			if units[i] != u {
+				return fmt.Errorf("prove index: group %d: %w", g, ErrMismatch)
+			}
+		}
+	}
+	return nil
+}
+
+// count fills in the statistics that the index tells.
+func (m *maker) count(head []byte) {
+	s := m.stats
+	s.Old, s.New, s.Encoder = m.index.Old, m.index.New, m.index.encoder
+	s.DeltaBytes, s.IndexBytes = m.index.DeltaBytes, int64(len(head))
+	s.Groups, s.CopyRuns = len(m.index.Groups), len(m.index.runs)
+	s.Blocks, s.ChangedBlocks = len(m.neu.model.units), len(m.layout.changed)
+	s.CopiedBlocks = s.Blocks - s.ChangedBlocks
+	for u, un := range m.neu.model.units {
+		if m.layout.src[u] >= 0 {
+			s.CopyBytes += un.stored
+		}
+	}
+}

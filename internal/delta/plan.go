@@ -1,0 +1,64 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+)
+
+const (
+	// groupTarget is how much content a group holds before the next one begins.
+	groupTarget = 4 << 20
+)
+
+// plan says which changed units form which group.
+type plan struct {
+	groups []groupPlan
+}
+
+// groupPlan is one group: its units, and the nested streams of the files in it.
+type groupPlan struct {
+	units   []int32
+	streams []stream
+}
+
+// planGroups cuts the changed units into groups; units that share a nested stream stay together.
+func (m *maker) planGroups(ctx context.Context) error {
+	joined, streams := make([]bool, len(m.layout.changed)), make([][]stream, len(m.layout.changed))
+	if m.index.mode == modeSemantic {
+		var err error
+		if joined, streams, err = m.findStreams(ctx); err != nil {
+			return fmt.Errorf("look for nested streams: %w", err)
+		}
+	}
+	m.plan = &plan{}
+	var cur groupPlan
+	var raw int64
+	for i, u := range m.layout.changed {
+		n := m.neu.model.units[u].raw
+		if len(cur.units) > 0 && raw+n > groupTarget && !joined[i] {
+			m.plan.groups = append(m.plan.groups, cur)
+			cur, raw = groupPlan{}, 0
+		}
+		cur.units = append(cur.units, u)
+		cur.streams = append(cur.streams, streams[i]...)
+		raw += n
+	}
+	if len(cur.units) > 0 {
+		m.plan.groups = append(m.plan.groups, cur)
+	}
+	return nil
+}
+
+// streamsWithin leaves of the streams those that have a part in the shape.
+func streamsWithin(s *shape, streams []stream) []stream {
+	var out []stream
+	for _, st := range streams {
+		for _, sp := range s.spans {
+			if sp.file == st.file && sp.off < st.off+st.n && st.off < sp.off+sp.n {
+				out = append(out, st)
+				break
+			}
+		}
+	}
+	return out
+}
