@@ -6,7 +6,12 @@ BIN   := $(BUILD)/bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X github.com/ltsp-fleet/ltsp-fleet/internal/buildinfo.version=$(VERSION)
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
-BINARIES := ./controller/cmd/ltsp-controller ./satellite/cmd/ltsp-satellite ./client-agent/cmd/ltsp-agent ./ctl/cmd/ltspctl
+# What rebuilds images links the pinned C encoders (internal/encoder), statically; the agent is pure Go.
+GO_BUILD_C := CGO_ENABLED=1 go build -trimpath -tags netgo,osusergo -ldflags '$(LDFLAGS) -linkmode external -extldflags "-static"'
+AGENT    := ./client-agent/cmd/ltsp-agent
+WITH_C   := ./controller/cmd/ltsp-controller ./satellite/cmd/ltsp-satellite ./ctl/cmd/ltspctl
+CC_amd64 := x86_64-linux-gnu-gcc
+CC_arm64 := aarch64-linux-gnu-gcc
 
 .PHONY: all build build-all packages demo test unit race component e2e fuzz lint generate generate-check vulncheck bench bench-nbd bench-boot man clean
 
@@ -15,11 +20,15 @@ all: build
 # The four static binaries for this machine, in .build/bin.
 build:
 	@mkdir -p $(BIN)
-	$(GO_BUILD) -o $(BIN)/ $(BINARIES)
+	$(GO_BUILD) -o $(BIN)/ $(AGENT)
+	$(GO_BUILD_C) -o $(BIN)/ $(WITH_C)
 
-# The same for amd64 and arm64, in .build/linux-ARCH.
-build-all:
-	for arch in amd64 arm64; do mkdir -p $(BUILD)/linux-$$arch && GOARCH=$$arch $(GO_BUILD) -o $(BUILD)/linux-$$arch/ $(BINARIES) || exit 1; done
+# The same for amd64 and arm64, in .build/linux-ARCH; needs the cross compilers.
+build-all: build-amd64 build-arm64
+build-%:
+	@mkdir -p $(BUILD)/linux-$*
+	GOARCH=$* $(GO_BUILD) -o $(BUILD)/linux-$*/ $(AGENT)
+	GOARCH=$* CC=$(CC_$*) $(GO_BUILD_C) -o $(BUILD)/linux-$*/ $(WITH_C)
 
 # Debian packages that the demo and the tests use; does nothing when they are there.
 packages:

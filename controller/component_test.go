@@ -8,8 +8,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/x509"
-	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,10 +21,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/chunk"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/pki"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/rawcodec"
 	adminv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1"
 	chunkv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/chunk/v1"
 	satellitev1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
@@ -99,7 +99,7 @@ func fetchAndCompare(ctx context.Context, t *testing.T, d *daemon, admin *grpc.C
 	}
 	satellite, signing := enrol(ctx, t, d, ca, token.GetSecret())
 	id := p.m.ID()
-	resp, err := satellitev1.NewLinkServiceClient(satellite).GetManifest(ctx, &satellitev1.GetManifestRequest{Id: id[:]})
+	resp, err := satellitev1.NewLinkServiceClient(satellite).GetManifest(ctx, &satellitev1.GetManifestRequest{Id: id[:], Lists: []string{"*"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,24 +108,21 @@ func fetchAndCompare(ctx context.Context, t *testing.T, d *daemon, admin *grpc.C
 		t.Fatal(err)
 	}
 	root, _ := m.Artifact(manifest.Squashfs)
-	req := &chunkv1.FetchChunksRequest{VersionId: id[:]}
+	what := &chunkv1.FetchRequest_Chunks{}
 	for _, ref := range root.Chunks {
-		req.Ids = append(req.Ids, bytes.Clone(ref.ID[:]))
+		what.Ids = append(what.Ids, bytes.Clone(ref.ID[:]))
 	}
-	stream, err := chunkv1.NewChunkServiceClient(satellite).FetchChunks(ctx, req)
+	req, err := proto.Marshal(&chunkv1.FetchRequest{VersionId: id[:], What: &chunkv1.FetchRequest_Chunks_{Chunks: what}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []byte
-	for {
-		piece, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, piece.GetData()...)
+	err = rawcodec.Fetch(ctx, satellite, "/ltsp.chunk.v1.BlobService/Fetch", req, func(frame []byte) error {
+		got = append(got, frame...)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if !bytes.Equal(got, p.root) {
 		t.Errorf("fetched %d bytes, and they are not the %d published", len(got), len(p.root))

@@ -15,8 +15,10 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/api"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/catalog"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/datadir"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/deltas"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/link"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/transfer"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/watch"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/buildinfo"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/chunkstore"
@@ -30,6 +32,9 @@ const (
 	DefaultDataDir = "/var/lib/ltsp-controller"
 	DefaultListen  = ":7400"
 	DefaultMetrics = "127.0.0.1:7401"
+
+	DefaultDeltaBytes  = deltas.DefaultMaxBytes
+	DefaultDeltaMemory = deltas.DefaultMemoryBytes
 )
 
 // Config says how a controller runs.
@@ -44,6 +49,8 @@ type Config struct {
 	ReserveBytes int64
 	// Grace is how long chunks that no version needs stay; 0 means catalog.DefaultGrace.
 	Grace time.Duration
+	// DeltaBytes bounds the deltas that are kept, DeltaMemory is what making one may take; 0 means the defaults of the deltas room.
+	DeltaBytes, DeltaMemory int64
 	// Limits bounds what clients can cause; zero fields mean defaults.
 	Limits api.Limits
 	// Now is the clock; nil means time.Now.
@@ -61,6 +68,8 @@ type Controller struct {
 	store    *store.Store
 	catalog  *catalog.Catalog
 	link     *link.Registry
+	deltas   *deltas.Maker
+	transfer *transfer.Planner
 	api      *api.Server
 	registry *prometheus.Registry
 	listener net.Listener
@@ -105,9 +114,12 @@ func (c *Controller) open(ctx context.Context) error {
 	}
 	c.registry.MustRegister(spaceGauges(disk)...)
 	c.catalog, err = catalog.New(catalog.Config{
-		Store: c.store, Chunks: disk, SigningKey: c.keys.Signing, Grace: c.cfg.Grace, Now: c.cfg.Now, Log: c.cfg.Log, Metrics: c.registry,
+		Store: c.store, Chunks: disk, SigningKey: c.keys.Signing, Grace: c.cfg.Grace, WorkDir: c.dir.Work(), Now: c.cfg.Now, Log: c.cfg.Log, Metrics: c.registry,
 	})
 	if err != nil {
+		return err
+	}
+	if err := c.openDeltas(); err != nil {
 		return err
 	}
 	if c.link, err = link.New(ctx, link.Config{Store: c.store, Now: c.cfg.Now, Log: c.cfg.Log, Metrics: c.registry}); err != nil {
@@ -122,9 +134,26 @@ func (c *Controller) open(ctx context.Context) error {
 	return nil
 }
 
+func (c *Controller) openDeltas() error {
+	if err := c.dir.ClearWork(); err != nil {
+		return err
+	}
+	var err error
+	c.deltas, err = deltas.New(deltas.Config{
+		Dir: c.dir.Deltas(), Library: c.catalog, MaxBytes: c.cfg.DeltaBytes, MemoryBytes: c.cfg.DeltaMemory, Now: c.cfg.Now, Log: c.cfg.Log, Metrics: c.registry,
+	})
+	if err != nil {
+		return err
+	}
+	c.transfer, err = transfer.New(transfer.Config{
+		Store: c.store, Catalog: c.catalog, Deltas: c.deltas, Now: c.cfg.Now, Log: c.cfg.Log, Metrics: c.registry,
+	})
+	return err
+}
+
 func (c *Controller) apiConfig() api.Config {
 	return api.Config{
-		Store: c.store, Catalog: c.catalog, Link: c.link, Watch: new(watch.Hub), CA: c.keys.CA, TLS: pki.ServerTLS(c.own, c.keys.CA.Certificate()),
+		Store: c.store, Catalog: c.catalog, Link: c.link, Deltas: c.deltas, Transfer: c.transfer, Watch: new(watch.Hub), CA: c.keys.CA, TLS: pki.ServerTLS(c.own, c.keys.CA.Certificate()),
 		Build: buildinfo.Version(), Started: c.cfg.Now(), Limits: c.cfg.Limits, Now: c.cfg.Now, Log: c.cfg.Log, Metrics: c.registry,
 	}
 }
@@ -150,6 +179,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		{Name: "api", Run: func(ctx context.Context) error { return c.api.Serve(ctx, c.listener) }},
 		{Name: "link", Run: c.link.Run},
 		{Name: "catalog", Run: c.catalog.Run},
+		{Name: "deltas", Run: c.deltas.Run},
 		{Name: "certificates", Run: c.watchCertificates},
 		{Name: "audit", Run: c.verifyAudit},
 	}

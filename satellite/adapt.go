@@ -12,7 +12,9 @@ import (
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/bootfiles"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/chunksync"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/clients"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/dhcp"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/imagestore"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/nbd"
@@ -20,7 +22,29 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/upstream"
 )
 
-// exports shows the verified images to the NBD server.
+// link is the controller's client as the synchronisation wants it.
+type link struct{ *upstream.Client }
+
+// PlanSync implements chunksync.Planner.
+func (l link) PlanSync(ctx context.Context, q config.PlanQuestion) (config.Plan, error) {
+	plan, err := l.Client.PlanSync(ctx, q)
+	return plan, gone(err)
+}
+
+// FetchDelta implements chunksync.Deltas.
+func (l link) FetchDelta(ctx context.Context, id manifest.ID, d *config.Delta, off, length int64, urgent bool, sink func([]byte) error) error {
+	return gone(l.Client.FetchDelta(ctx, id, d, off, length, urgent, sink))
+}
+
+// gone marks what the controller refuses for good.
+func gone(err error) error {
+	if errors.Is(err, upstream.ErrNotAssigned) {
+		return fmt.Errorf("%w: %w", chunksync.ErrGone, err)
+	}
+	return err
+}
+
+// exports shows the images to the NBD server: the verified ones, and those that can be served while they arrive.
 type exports struct {
 	store  *imagestore.Store
 	opened func()
@@ -32,7 +56,7 @@ func (e exports) List(context.Context) []nbd.ExportInfo {
 	seen := make(map[string]bool)
 	for _, v := range e.store.List() {
 		name := v.Manifest.ExportName()
-		if !v.Verified || v.DiskBytes == 0 || seen[name] {
+		if !v.Verified && !v.Serving || v.DiskBytes == 0 || seen[name] {
 			continue
 		}
 		seen[name] = true
@@ -56,17 +80,32 @@ func (e exports) Open(_ context.Context, name string) (nbd.Export, error) {
 		return nil, err
 	}
 	e.opened()
+	if h.Arriving() {
+		return arrivingExport{export{h}, h}, nil
+	}
 	return export{h}, nil
 }
 
 // export is a handle as the NBD server wants it.
-type export struct{ *imagestore.Handle }
+type export struct{ handle *imagestore.Handle }
+
+// arrivingExport is a handle on a version that is still arriving.
+type arrivingExport struct {
+	export
+	nbd.Waiter
+}
+
+// ReadAt implements nbd.Export.
+func (x export) ReadAt(p []byte, off int64) (int, error) { return x.handle.ReadAt(p, off) }
+
+// Close implements nbd.Export.
+func (x export) Close() error { return x.handle.Close() }
 
 // Info implements nbd.Export.
-func (x export) Info() nbd.ExportInfo { return exportInfo(x.Version()) }
+func (x export) Info() nbd.ExportInfo { return exportInfo(x.handle.Version()) }
 
 // File implements nbd.FileExport: the export is the whole file.
-func (x export) File() (*os.File, int64) { return x.Handle.File(), 0 }
+func (x export) File() (*os.File, int64) { return x.handle.File(), 0 }
 
 // bootStore gives kernels, initrds and boot loaders to bootfiles; never a root file system.
 type bootStore struct{ store *imagestore.Store }

@@ -162,6 +162,7 @@ func (d *director) apply() {
 	}
 	d.ifaces = ifaces
 	links, missing := config.Match(desired.Subnets, ifaces, d.sat.cfg.Local.Interfaces)
+	d.sat.sync.SetPolicy(desired.Transfer)
 	d.wantVersions(desired)
 	d.sat.registry.SetTokenKey(desired.GossipKey)
 	d.showMenu()
@@ -220,14 +221,21 @@ func (d *director) menuVersions() []bootmenu.Version {
 	var out []bootmenu.Version
 	var exported []string
 	have := make(map[manifest.ID]bool)
+	status := make(map[manifest.ID]chunksync.Status)
+	for _, st := range d.sat.sync.Status() {
+		status[st.Version.ID] = st
+	}
 	for _, v := range d.sat.store.List() {
-		if !v.Verified {
+		if !v.Verified && !v.Serving {
 			continue
 		}
 		have[v.ID] = true
 		m := v.Manifest
 		x := bootmenu.Version{Image: m.Name, Number: m.Number, ID: v.ID, Kind: m.Kind, Arch: m.Arch, Digest: m.Digest, DataBytes: v.DataBytes,
-			SizeBytes: v.DiskBytes, Verified: true, BytesDone: m.TotalBytes(), BytesTotal: m.TotalBytes()}
+			SizeBytes: v.DiskBytes, Verified: v.Verified, Serving: v.Serving, BytesDone: m.TotalBytes(), BytesTotal: m.TotalBytes()}
+		if !v.Verified {
+			x.BytesDone = status[v.ID].Done
+		}
 		for _, a := range m.Artifacts {
 			x.Artifacts = append(x.Artifacts, a.Name)
 		}

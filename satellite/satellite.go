@@ -69,6 +69,8 @@ type Satellite struct {
 	director  *director
 	listeners *listeners
 	seen      *nbdWatch
+	traces    chan upstream.BootTrace
+	speed     recompression
 }
 
 // New opens what lies on the disk and sets up all rooms. It listens on nothing yet. identity.ErrNotJoined if the satellite has not joined.
@@ -118,20 +120,23 @@ func (s *Satellite) newClients() (err error) {
 }
 
 func (s *Satellite) newUpstream() (err error) {
+	s.traces = make(chan upstream.BootTrace, maxTraces)
 	s.up, err = upstream.New(upstream.Config{
 		Identity: s.id, Build: s.cfg.Build,
 		Desired:   func(d *config.Desired) { s.director.take(d) },
 		Revision:  func() uint64 { return s.director.revision() },
 		Status:    s.status,
 		Clients:   clientFeed{s.registry, s.id.Name()},
+		Traces:    s.traces,
 		Connected: func(is bool) { s.director.online(is) },
 		Problem:   s.board.Set,
 		Logger:    s.room("upstream"), Metrics: s.metrics()})
 	if err != nil {
 		return err
 	}
-	s.sync, err = chunksync.New(chunksync.Config{Store: s.store, Source: s.up, Manifests: s.up, Streams: s.cfg.Local.Streams,
-		Changed: func() { s.director.poke() }, Problem: s.board.Set, Logger: s.room("chunksync"), Metrics: s.metrics()})
+	s.sync, err = chunksync.New(chunksync.Config{Store: s.store, Source: s.up, Manifests: s.up, Planner: link{s.up}, Deltas: link{s.up}, Streams: s.cfg.Local.Streams,
+		Recompress: s.speed.bytesPerSecond,
+		Changed:    func() { s.director.poke() }, Problem: s.board.Set, Logger: s.room("chunksync"), Metrics: s.metrics()})
 	return err
 }
 
@@ -158,7 +163,7 @@ func (s *Satellite) newServers() (err error) {
 		return err
 	}
 	s.seen = &nbdWatch{registry: s.registry, opened: make(chan struct{}, 1)}
-	s.nbd, err = nbd.New(nbd.Config{Exports: exports{s.store, s.seen.poke}, OnReadFailure: s.exportFailed, Logger: s.room("nbd"), Metrics: s.metrics()})
+	s.nbd, err = nbd.New(nbd.Config{Exports: exports{s.store, s.seen.poke}, Record: newTracer(s.store, s.traces).record, OnReadFailure: s.exportFailed, Logger: s.room("nbd"), Metrics: s.metrics()})
 	return err
 }
 
@@ -205,6 +210,7 @@ func (s *Satellite) Run(ctx context.Context) error {
 		{Name: "gossip", Run: s.gossip.Run},
 		{Name: "status socket", Run: s.serveStatus},
 		{Name: "metrics", Run: s.serveMetrics},
+		{Name: "recompression", Run: s.speed.measure},
 	}
 	err := task.Run(ctx, s.log, tasks...)
 	err = errors.Join(err, s.close())

@@ -44,7 +44,8 @@ func (s *Satellite) status() upstream.Status {
 }
 
 func versionStatus(v config.Version, st chunksync.Status) upstream.VersionStatus {
-	out := upstream.VersionStatus{Image: v.Image, Number: v.Number, ID: v.ID, BytesDone: st.Done, BytesTotal: st.Total, BytesFetched: st.Fetched}
+	out := upstream.VersionStatus{Image: v.Image, Number: v.Number, ID: v.ID, BytesDone: st.Done, BytesTotal: st.Total, BytesFetched: st.Fetched,
+		Plan: st.Plan, Started: st.Started, Finished: st.Finished, Behind: st.Behind}
 	switch st.State {
 	case chunksync.Fetching, chunksync.Proving:
 		out.State = upstream.VersionFetching
@@ -52,6 +53,8 @@ func versionStatus(v config.Version, st chunksync.Status) upstream.VersionStatus
 		out.State = upstream.VersionVerified
 	case chunksync.Failed:
 		out.State = upstream.VersionFailed
+	case chunksync.Serving:
+		out.State = upstream.VersionServing
 	}
 	if st.Err != nil {
 		out.Error = st.Err.Error()
@@ -87,7 +90,8 @@ func (s *Satellite) localStatus() health.Status {
 			break
 		}
 		out.Versions = append(out.Versions, health.Version{Image: v.Image, Number: v.Number, ID: v.ID.String(), State: states[v.ID].String(),
-			Channels: desired.Versions[i].Channels, BytesDone: v.BytesDone, BytesTotal: v.BytesTotal, BytesFetched: v.BytesFetched, Error: v.Error})
+			Channels: desired.Versions[i].Channels, BytesDone: v.BytesDone, BytesTotal: v.BytesTotal, BytesFetched: v.BytesFetched, Error: v.Error,
+			Method: string(v.Plan.Method), Reason: v.Plan.Reason, Behind: v.Behind})
 	}
 	subnets := s.director.subnetStates()
 	for i, n := range r.Subnets {

@@ -91,9 +91,49 @@ type Manifest struct {
 // Artifact is one file of a version: the bytes of its chunks, one after the other.
 type Artifact struct {
 	Name   string
+	Path   string // where the same file lies in the image's root file system, such as "boot/vmlinuz"; empty if nowhere
 	Size   uint64 // bytes; the sum of the chunks' sizes
 	SHA256 [32]byte
+	// Chunks is the list of chunks; nil if the manifest came without it, see Listed.
 	Chunks []chunk.Ref
+
+	listed List // as decoded
+}
+
+// List names a chunk list without holding it: a manifest's signature covers this, so that the lists themselves can travel when they are needed.
+type List struct {
+	Count  uint32
+	SHA256 [32]byte // over the encoded references, 36 bytes each; zero if there are none
+}
+
+// List names the artifact's chunk list.
+func (a *Artifact) List() List {
+	if len(a.Chunks) == 0 {
+		return a.listed
+	}
+	return List{Count: uint32(len(a.Chunks)), SHA256: sha256.Sum256(appendRefs(nil, a.Chunks))}
+}
+
+// Listed tells whether the chunk list is here, if there is one at all.
+func (a *Artifact) Listed() bool { return len(a.Chunks) > 0 || a.listed.Count == 0 }
+
+// SetList gives the artifact of a decoded manifest its chunk list. A list other than the one that the manifest names is an ErrFormat.
+func (a *Artifact) SetList(refs []chunk.Ref) error {
+	if given := (&Artifact{Chunks: refs}); given.List() != a.listed {
+		return fmt.Errorf("%w: artifact %q: this list of %d chunks is not the one that the manifest names", ErrFormat, a.Name, len(refs))
+	}
+	a.Chunks = refs
+	return nil
+}
+
+// Listed tells whether all artifacts have their chunk lists.
+func (m *Manifest) Listed() bool {
+	for i := range m.Artifacts {
+		if !m.Artifacts[i].Listed() {
+			return false
+		}
+	}
+	return true
 }
 
 // Artifact returns the artifact of that name, or false.
@@ -220,6 +260,15 @@ func (m *Manifest) validateKind(has map[string]bool) error {
 func (a *Artifact) validate() error {
 	if !artifactRule.MatchString(a.Name) {
 		return errors.New("name is not allowed")
+	}
+	if len(a.Path) > MaxText {
+		return fmt.Errorf("path of %d bytes, at most %d allowed", len(a.Path), MaxText)
+	}
+	if len(a.Chunks) == 0 && a.listed.Count == 0 && a.listed.SHA256 != [32]byte{} {
+		return errors.New("hash of a chunk list that is empty")
+	}
+	if !a.Listed() {
+		return nil
 	}
 	var sum uint64
 	for _, c := range a.Chunks {

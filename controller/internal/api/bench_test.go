@@ -24,10 +24,12 @@ import (
 
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/api"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/catalog"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/deltas"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/enroll"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/fleet"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/link"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/transfer"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/watch"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/chunkstore"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/pki"
@@ -110,18 +112,26 @@ func start(t testing.TB, limits api.Limits) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	maker, err := deltas.New(deltas.Config{Dir: t.TempDir(), Library: cat, Now: b.clock.now, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	planner, err := transfer.New(transfer.Config{Store: b.store, Catalog: cat, Deltas: maker, Now: b.clock.now, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
 	server, err := api.New(api.Config{
-		Store: b.store, Catalog: cat, Link: registry, Watch: new(watch.Hub), CA: b.ca, TLS: pki.ServerTLS(serverHolder(t, b.ca), b.ca.Certificate()),
+		Store: b.store, Catalog: cat, Link: registry, Deltas: maker, Transfer: planner, Watch: new(watch.Hub), CA: b.ca, TLS: pki.ServerTLS(serverHolder(t, b.ca), b.ca.Certificate()),
 		Build: "test", Started: time.Now(), Limits: limits, Now: b.clock.now, Log: log,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.serve(server, registry)
+	b.serve(server, registry, maker)
 	return b
 }
 
-func (b *bench) serve(server *api.Server, registry *link.Registry) {
+func (b *bench) serve(server *api.Server, registry *link.Registry, maker *deltas.Maker) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.t.Fatal(err)
@@ -132,6 +142,11 @@ func (b *bench) serve(server *api.Server, registry *link.Registry) {
 	wg.Go(func() {
 		if err := server.Serve(run, l); err != nil {
 			b.t.Errorf("serve: %v", err)
+		}
+	})
+	wg.Go(func() {
+		if err := maker.Run(run); err != nil {
+			b.t.Errorf("deltas: %v", err)
 		}
 	})
 	wg.Go(func() {

@@ -25,6 +25,9 @@ type chunkService struct {
 const (
 	maxFindIDs  = 8192
 	maxFetchIDs = 1024
+	// The one service that does not speak protobuf, see chunk.proto.
+	blobService = "ltsp.chunk.v1.BlobService"
+	methodFetch = "/" + blobService + "/Fetch"
 )
 
 func chunkID(raw []byte) (chunk.ID, error) {
@@ -101,40 +104,6 @@ func (s *chunkService) put(ctx context.Context, id chunk.ID, data []byte) error 
 		return fleet.Errorf(fleet.ErrInvalid, "upload: %v", err)
 	}
 	return err
-}
-
-// FetchChunks implements the service.
-func (s *chunkService) FetchChunks(req *chunkv1.FetchChunksRequest, stream grpc.ServerStreamingServer[chunkv1.FetchChunksResponse]) error {
-	ctx := stream.Context()
-	if !s.fetches.TryAcquire(1) {
-		s.metrics.limited.WithLabelValues("fetch").Inc()
-		return status.Error(codes.ResourceExhausted, "too many downloads at once; try again later")
-	}
-	defer s.fetches.Release(1)
-	version, err := s.assigned(ctx, req.GetVersionId())
-	if err != nil {
-		return err
-	}
-	ids, err := chunkIDs(req.GetIds(), maxFetchIDs)
-	if err != nil {
-		return err
-	}
-	if err := s.belong(ctx, version, ids); err != nil {
-		return err
-	}
-	buf := make([]byte, 0, chunk.MaxSize)
-	for _, id := range ids {
-		data, err := s.cfg.Catalog.Chunk(ctx, id, buf)
-		if err != nil {
-			return err
-		}
-		// Send has copied the message when it returns; nothing that could look at it later (stats handlers, tracing) is installed.
-		if err := stream.Send(&chunkv1.FetchChunksResponse{Id: id[:], Data: data}); err != nil {
-			return err
-		}
-		s.metrics.chunkBytes.Add(float64(len(data)))
-	}
-	return nil
 }
 
 // assigned checks that a version is assigned to the caller's site. That it does not exist looks the same from outside.

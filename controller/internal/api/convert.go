@@ -80,13 +80,15 @@ func bootFromProto(p *satellitev1.BootPolicy) fleet.BootPolicy {
 
 func siteFromProto(p *adminv1.Site) fleet.Site {
 	return fleet.Site{
-		Name: p.GetName(), Description: p.GetDescription(), Images: p.GetImages(), Boot: bootFromProto(p.GetBoot()), Revision: p.GetRevision(),
+		Name: p.GetName(), Description: p.GetDescription(), Images: p.GetImages(), Boot: bootFromProto(p.GetBoot()),
+		Transfer: transferFromProto(p.GetTransfer()), Revision: p.GetRevision(),
 	}
 }
 
 func siteToProto(s fleet.Site) *adminv1.Site {
 	return &adminv1.Site{
-		Name: s.Name, Description: s.Description, Images: s.Images, Boot: bootToProto(s.Boot), Created: stamp(s.Created), Revision: s.Revision,
+		Name: s.Name, Description: s.Description, Images: s.Images, Boot: bootToProto(s.Boot), Transfer: transferToProto(s.Transfer),
+		Created: stamp(s.Created), Revision: s.Revision,
 	}
 }
 
@@ -189,7 +191,7 @@ func channelToProto(c fleet.Channel) *adminv1.Channel {
 }
 
 func desiredToProto(d fleet.DesiredState) *satellitev1.DesiredState {
-	p := &satellitev1.DesiredState{Revision: d.Revision, Site: d.Site, GossipKey: d.GossipKey, Boot: bootToProto(d.Boot)}
+	p := &satellitev1.DesiredState{Revision: d.Revision, Site: d.Site, GossipKey: d.GossipKey, Boot: bootToProto(d.Boot), Transfer: transferToProto(d.Transfer)}
 	for _, v := range d.Versions {
 		p.Versions = append(p.Versions, &satellitev1.DesiredVersion{Image: v.Image, Number: v.Number, Id: v.ID[:], Kind: string(v.Kind), Channels: v.Channels})
 	}

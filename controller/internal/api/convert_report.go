@@ -16,6 +16,8 @@ func stateFromProto(s satellitev1.VersionState) fleet.VersionState {
 		return fleet.Verified
 	case satellitev1.VersionState_VERSION_STATE_FAILED:
 		return fleet.Failed
+	case satellitev1.VersionState_VERSION_STATE_SERVING:
+		return fleet.Serving
 	}
 	return ""
 }
@@ -30,8 +32,25 @@ func stateToProto(s fleet.VersionState) satellitev1.VersionState {
 		return satellitev1.VersionState_VERSION_STATE_VERIFIED
 	case fleet.Failed:
 		return satellitev1.VersionState_VERSION_STATE_FAILED
+	case fleet.Serving:
+		return satellitev1.VersionState_VERSION_STATE_SERVING
 	}
 	return satellitev1.VersionState_VERSION_STATE_UNSPECIFIED
+}
+
+func versionFromProto(id manifest.ID, v *satellitev1.VersionStatus) fleet.VersionStatus {
+	return fleet.VersionStatus{
+		Image: v.GetImage(), Number: v.GetNumber(), ID: id, State: stateFromProto(v.GetState()), BytesDone: v.GetBytesDone(), BytesTotal: v.GetBytesTotal(),
+		BytesFetched: v.GetBytesFetched(), Error: v.GetError(), Plan: planFromProto(v.GetPlan()), Started: moment(v.GetStarted()),
+		Finished: moment(v.GetFinished()), Behind: v.GetBehind(),
+	}
+}
+
+func versionToProto(v fleet.VersionStatus) *satellitev1.VersionStatus {
+	return &satellitev1.VersionStatus{
+		Image: v.Image, Number: v.Number, Id: v.ID[:], State: stateToProto(v.State), BytesDone: v.BytesDone, BytesTotal: v.BytesTotal,
+		BytesFetched: v.BytesFetched, Error: v.Error, Plan: planToProto(v.Plan), Started: stamp(v.Started), Finished: stamp(v.Finished), Behind: v.Behind,
+	}
 }
 
 // statusFromProto reads a report; what is malformed in it is left out.
@@ -45,10 +64,7 @@ func statusFromProto(p *satellitev1.StatusReport) fleet.Status {
 		if err != nil {
 			continue
 		}
-		s.Versions = append(s.Versions, fleet.VersionStatus{
-			Image: v.GetImage(), Number: v.GetNumber(), ID: id, State: stateFromProto(v.GetState()), BytesDone: v.GetBytesDone(), BytesTotal: v.GetBytesTotal(),
-			BytesFetched: v.GetBytesFetched(), Error: v.GetError(),
-		})
+		s.Versions = append(s.Versions, versionFromProto(id, v))
 	}
 	for _, m := range p.GetMembers() {
 		s.Members = append(s.Members, fleet.Member{Name: m.GetName(), Address: m.GetAddress(), State: m.GetState(), Versions: m.GetVersions()})
@@ -65,10 +81,7 @@ func statusToProto(s fleet.Status) *satellitev1.StatusReport {
 		Time: stamp(s.Time), Build: s.Build, Started: stamp(s.Started), MemoryBytes: s.MemoryBytes, NbdConnections: s.NBDConnections,
 	}
 	for _, v := range s.Versions {
-		p.Versions = append(p.Versions, &satellitev1.VersionStatus{
-			Image: v.Image, Number: v.Number, Id: v.ID[:], State: stateToProto(v.State), BytesDone: v.BytesDone, BytesTotal: v.BytesTotal,
-			BytesFetched: v.BytesFetched, Error: v.Error,
-		})
+		p.Versions = append(p.Versions, versionToProto(v))
 	}
 	for _, m := range s.Members {
 		p.Members = append(p.Members, &satellitev1.Member{Name: m.Name, Address: m.Address, State: m.State, Versions: m.Versions})

@@ -81,7 +81,7 @@ func wants(number uint64) func(*satellitev1.DesiredState) bool {
 // checkCopy does what a satellite does with a version, and compares the files with the original.
 func checkCopy(t *testing.T, b *bench, sat *satellite, id []byte, s *sample) {
 	t.Helper()
-	resp, err := satellitev1.NewLinkServiceClient(sat).GetManifest(b.ctx, &satellitev1.GetManifestRequest{Id: id})
+	resp, err := satellitev1.NewLinkServiceClient(sat).GetManifest(b.ctx, &satellitev1.GetManifestRequest{Id: id, Lists: []string{"*"}})
 	if err != nil {
 		t.Fatalf("get manifest: %v", err)
 	}

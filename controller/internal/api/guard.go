@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/pki"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/rawcodec"
 )
 
 // connInfo is what a call knows of its connection: the TLS state, and the connection itself, so that it can be cut.
@@ -26,7 +27,7 @@ type serverCredentials struct {
 }
 
 func newServerCredentials(cfg *tls.Config, g *guard) credentials.TransportCredentials {
-	return &serverCredentials{TransportCredentials: credentials.NewTLS(cfg), guard: g}
+	return &serverCredentials{TransportCredentials: rawcodec.ServerCredentials(cfg), guard: g}
 }
 
 // ServerHandshake implements credentials.TransportCredentials.

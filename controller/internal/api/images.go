@@ -92,7 +92,11 @@ func (s *imageService) PublishVersion(ctx context.Context, req *adminv1.PublishV
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.cfg.Catalog.Publish(ctx, c.actor(), c.id.Name, req.GetDraft(), req.GetChannels())
+	source, err := s.deltaSource(req.GetDelta())
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.cfg.Catalog.Publish(ctx, c.actor(), c.id.Name, req.GetDraft(), req.GetChannels(), source)
 	if err != nil {
 		return nil, err
 	}

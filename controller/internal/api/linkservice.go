@@ -11,6 +11,8 @@ import (
 
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/fleet"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/link"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/transfer"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 	satellitev1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
 )
 
@@ -46,7 +48,7 @@ func (s *linkService) Connect(stream connectStream) error {
 	ctx, cancel := context.WithCancelCause(valid)
 	defer cancel(nil)
 	// The reader ends when this method has returned, which ends the stream under its hands; Serve waits for it.
-	s.receivers.Go(func() { cancel(receive(stream, session)) })
+	s.receivers.Go(func() { cancel(s.receive(stream, session)) })
 	err = send(ctx, stream, session)
 	if ctx.Err() != nil && stream.Context().Err() == nil {
 		err = context.Cause(ctx)
@@ -58,7 +60,7 @@ func (s *linkService) Connect(stream connectStream) error {
 }
 
 // receive keeps reports until the stream ends; io.EOF if the satellite ended it.
-func receive(stream connectStream, session *link.Session) error {
+func (s *linkService) receive(stream connectStream, session *link.Session) error {
 	for {
 		req, err := stream.Recv()
 		if err != nil {
@@ -73,6 +75,14 @@ func receive(stream connectStream, session *link.Session) error {
 				reports = append(reports, reportFromProto(r))
 			}
 			session.Clients(reports)
+		case *satellitev1.ConnectRequest_Trace:
+			id, err := manifest.IDFromBytes(m.Trace.GetId())
+			if err != nil {
+				continue
+			}
+			if err := session.Trace(stream.Context(), id, m.Trace.GetBoots(), traceFromProto(m.Trace.GetRanges())); err != nil {
+				s.cfg.Log.Warn("boot trace could not be kept", "version", id, "err", err)
+			}
 		case *satellitev1.ConnectRequest_Hello:
 			return status.Error(codes.InvalidArgument, "a second hello")
 		}
@@ -100,5 +110,53 @@ func (s *linkService) GetManifest(ctx context.Context, req *satellitev1.GetManif
 		return nil, err
 	}
 	signed, err := s.cfg.Catalog.ManifestByID(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	signed, err = s.cfg.Catalog.Listed(signed, req.GetLists())
 	return &satellitev1.GetManifestResponse{Manifest: signed}, err
 }
+
+// PlanSync implements the service.
+func (s *linkService) PlanSync(ctx context.Context, req *satellitev1.PlanSyncRequest) (*satellitev1.PlanSyncResponse, error) {
+	id, err := s.assigned(ctx, req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	c, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ask := transfer.Request{
+		Site: c.id.Site, Version: id, Link: req.GetLinkBytesPerSecond(), Recompress: req.GetRecompressBytesPerSecond(), Failure: req.GetFailure(),
+	}
+	if n := len(req.GetHave()); n > maxHave {
+		return nil, fleet.Errorf(fleet.ErrInvalid, "%d versions at hand, at most %d are looked at", n, maxHave)
+	}
+	for _, raw := range req.GetHave() {
+		have, err := manifest.IDFromBytes(raw)
+		if err != nil {
+			return nil, fleet.Errorf(fleet.ErrInvalid, "%v", err)
+		}
+		ask.Have = append(ask.Have, have)
+	}
+	if len(req.GetBegunSha256()) > 0 {
+		if ask.Begun, err = chunkID(req.GetBegunSha256()); err != nil {
+			return nil, err
+		}
+	}
+	answer, err := s.cfg.Transfer.Plan(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	resp := &satellitev1.PlanSyncResponse{Plan: planToProto(&answer.Plan)}
+	if answer.Plan.Method == fleet.SyncDelta {
+		resp.Delta = &satellitev1.DeltaFile{
+			Sha256: answer.Delta.SHA256[:], SizeBytes: answer.Delta.Size, IndexBytes: answer.Delta.IndexBytes, FirstGroups: answer.First,
+		}
+	}
+	return resp, nil
+}
+
+// maxHave is how many versions at hand a satellite may name.
+const maxHave = 64

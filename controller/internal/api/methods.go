@@ -30,10 +30,11 @@ func methods() map[string]access {
 
 		satellitev1.LinkService_Connect_FullMethodName:     satellite,
 		satellitev1.LinkService_GetManifest_FullMethodName: satellite,
+		satellitev1.LinkService_PlanSync_FullMethodName:    satellite,
 
 		chunkv1.ChunkService_FindMissing_FullMethodName: admin,
 		chunkv1.ChunkService_PutChunks_FullMethodName:   admin,
-		chunkv1.ChunkService_FetchChunks_FullMethodName: satellite,
+		methodFetch: satellite,
 
 		adminv1.ImageService_PublishVersion_FullMethodName:  admin,
 		adminv1.ImageService_ListImages_FullMethodName:      admin,
@@ -43,6 +44,9 @@ func methods() map[string]access {
 		adminv1.ImageService_DeleteVersion_FullMethodName:   admin,
 		adminv1.ImageService_DeleteImage_FullMethodName:     admin,
 		adminv1.ImageService_GetManifest_FullMethodName:     admin,
+		adminv1.ImageService_DiffVersions_FullMethodName:    admin,
+		adminv1.ImageService_GetDelta_FullMethodName:        admin,
+		adminv1.ImageService_ListSyncPlans_FullMethodName:   admin,
 
 		adminv1.SiteService_CreateSite_FullMethodName: admin,
 		adminv1.SiteService_UpdateSite_FullMethodName: admin,

@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
-	"errors"
-	"io"
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/chunk"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/rawcodec"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/verity"
 	adminv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1"
 	chunkv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/chunk/v1"
@@ -116,26 +116,33 @@ func (b *bench) tryPublish(admin *grpc.ClientConn, draft []byte, channels ...str
 
 // fetch asks for chunks of a version and returns their bytes one after the other.
 func (b *bench) fetch(s *satellite, version []byte, refs []chunk.Ref) ([]byte, error) {
-	req := &chunkv1.FetchChunksRequest{VersionId: version}
+	what := &chunkv1.FetchRequest_Chunks{}
 	for _, ref := range refs {
-		req.Ids = append(req.Ids, bytes.Clone(ref.ID[:]))
+		what.Ids = append(what.Ids, bytes.Clone(ref.ID[:]))
 	}
-	stream, err := chunkv1.NewChunkServiceClient(s).FetchChunks(b.ctx, req)
+	out, err := b.fetchRaw(s, &chunkv1.FetchRequest{VersionId: version, What: &chunkv1.FetchRequest_Chunks_{Chunks: what}})
+	if err != nil {
+		return out, err
+	}
+	at := 0
+	for _, ref := range refs {
+		if err := chunk.Verify(ref.ID, out[at:at+int(ref.Size)]); err != nil {
+			b.t.Errorf("fetched %v", err)
+		}
+		at += int(ref.Size)
+	}
+	return out, nil
+}
+
+func (b *bench) fetchRaw(s *satellite, req *chunkv1.FetchRequest) ([]byte, error) {
+	raw, err := proto.Marshal(req)
 	if err != nil {
 		return nil, err
 	}
 	var out []byte
-	for {
-		resp, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return out, nil
-		}
-		if err != nil {
-			return out, err
-		}
-		if err := chunk.Verify(chunk.ID(resp.GetId()), resp.GetData()); err != nil {
-			b.t.Errorf("fetched %v", err)
-		}
-		out = append(out, resp.GetData()...)
-	}
+	err = rawcodec.Fetch(b.ctx, s, "/ltsp.chunk.v1.BlobService/Fetch", raw, func(frame []byte) error {
+		out = append(out, frame...)
+		return nil
+	})
+	return out, err
 }

@@ -23,10 +23,13 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/catalog"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/deltas"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/enroll"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/link"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/transfer"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/watch"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/rawcodec"
 	adminv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1"
 	chunkv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/chunk/v1"
 	satellitev1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
@@ -46,10 +49,8 @@ type Limits struct {
 // MessageBytes is the largest message that the controller takes or sends: a manifest of 900,000 chunks. Clients must allow it too.
 const MessageBytes = 32 << 20
 
-// Transport settings: windows and buffers as measured for chunk transfer over TLS, keepalive so that dead satellites are noticed within a minute.
+// Transport settings: keepalive so that dead satellites are noticed within a minute. Windows and buffers are the rawcodec room's.
 const (
-	windowBytes      = 4 << 20
-	bufferBytes      = 256 << 10
 	handshakeTimeout = 10 * time.Second
 	pingAfter        = 30 * time.Second
 	pingTimeout      = 20 * time.Second
@@ -59,11 +60,13 @@ const (
 
 // Config holds what a server works with. All but Limits, Now, Log and Metrics must be set.
 type Config struct {
-	Store   *store.Store
-	Catalog *catalog.Catalog
-	Link    *link.Registry
-	Watch   *watch.Hub
-	CA      *enroll.CA
+	Store    *store.Store
+	Catalog  *catalog.Catalog
+	Link     *link.Registry
+	Deltas   *deltas.Maker
+	Transfer *transfer.Planner
+	Watch    *watch.Hub
+	CA       *enroll.CA
 	// TLS is a pki.ServerTLS.
 	TLS     *tls.Config
 	Build   string
@@ -84,6 +87,7 @@ type Server struct {
 	metrics   *metrics
 	puts      *semaphore.Weighted
 	fetches   *semaphore.Weighted
+	diffs     *semaphore.Weighted
 	closing   context.Context // ends when the server begins to drain
 	close     context.CancelFunc
 	receivers sync.WaitGroup // goroutines that read satellites' streams
@@ -91,7 +95,7 @@ type Server struct {
 
 // New makes a server that does not listen yet.
 func New(cfg Config) (*Server, error) {
-	if cfg.Store == nil || cfg.Catalog == nil || cfg.Link == nil || cfg.Watch == nil || cfg.CA == nil || cfg.TLS == nil {
+	if cfg.Store == nil || cfg.Catalog == nil || cfg.Link == nil || cfg.Deltas == nil || cfg.Transfer == nil || cfg.Watch == nil || cfg.CA == nil || cfg.TLS == nil {
 		return nil, errors.New("api: a collaborator is missing")
 	}
 	if cfg.Now == nil {
@@ -105,7 +109,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, guard: newGuard(cfg.Limits), limiter: enroll.NewLimiter(cfg.Now), puts: semaphore.NewWeighted(int64(cfg.Limits.PutStreams)),
-		fetches: semaphore.NewWeighted(int64(cfg.Limits.FetchStreams)),
+		fetches: semaphore.NewWeighted(int64(cfg.Limits.FetchStreams)), diffs: semaphore.NewWeighted(2),
 	}
 	s.metrics = newMetrics(cfg.Metrics, s.guard.connections)
 	s.authority = &authority{store: cfg.Store, guard: s.guard, table: methods(), now: cfg.Now, log: cfg.Log, metrics: s.metrics}
@@ -137,7 +141,7 @@ func (l *Limits) fill() error {
 }
 
 func (s *Server) options() []grpc.ServerOption {
-	return []grpc.ServerOption{
+	return append(rawcodec.ServerOptions(),
 		grpc.Creds(newServerCredentials(s.cfg.TLS, s.guard)),
 		grpc.InTapHandle(s.authority.tap),
 		grpc.UnaryInterceptor(s.unary),
@@ -146,21 +150,18 @@ func (s *Server) options() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(s.cfg.Limits.MessageBytes),
 		grpc.MaxSendMsgSize(s.cfg.Limits.MessageBytes),
 		grpc.MaxConcurrentStreams(uint32(s.cfg.Limits.StreamsPerIdentity)),
-		grpc.MaxHeaderListSize(16 << 10),
-		grpc.InitialWindowSize(windowBytes),
-		grpc.InitialConnWindowSize(windowBytes),
-		grpc.ReadBufferSize(bufferBytes),
-		grpc.WriteBufferSize(bufferBytes),
+		grpc.MaxHeaderListSize(16<<10),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: pingAfter, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingAtMost, PermitWithoutStream: true}),
-	}
+	)
 }
 
 func (s *Server) register() {
 	satellitev1.RegisterEnrolmentServiceServer(s.grpc, &enrolmentService{Server: s})
 	satellitev1.RegisterLinkServiceServer(s.grpc, &linkService{Server: s})
 	chunkv1.RegisterChunkServiceServer(s.grpc, &chunkService{Server: s})
+	rawcodec.Register(s.grpc, blobService, rawcodec.Method{Name: "Fetch", Handle: s.fetch})
 	adminv1.RegisterImageServiceServer(s.grpc, &imageService{Server: s})
 	adminv1.RegisterSiteServiceServer(s.grpc, &siteService{Server: s})
 	adminv1.RegisterSubnetServiceServer(s.grpc, &subnetService{Server: s})

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,6 +43,8 @@ type Config struct {
 	Grace time.Duration
 	// CollectInterval is the time between two collections; 0 means DefaultCollectInterval.
 	CollectInterval time.Duration
+	// WorkDir is where images that come as deltas are put together; empty means os.TempDir. It needs room for a whole image.
+	WorkDir string
 	// Publishes is how many drafts are verified at once, the others wait; 0 means DefaultPublishes.
 	Publishes int
 	// Now is the clock, nil means time.Now. It must be the clock of Chunks too.
@@ -178,7 +181,7 @@ func (c *Catalog) noteDamage(id chunk.ID, err error) {
 	}
 }
 
-// Manifest returns the signed manifest of a version. fleet.ErrNotFound if there is none.
+// Manifest returns the signed manifest of a version, with all its chunk lists. fleet.ErrNotFound if there is none.
 func (c *Catalog) Manifest(ctx context.Context, image string, number uint64) ([]byte, error) {
 	var signed []byte
 	err := c.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
@@ -203,6 +206,18 @@ func (c *Catalog) ManifestByID(ctx context.Context, id manifest.ID) ([]byte, err
 		return err
 	})
 	return signed, err
+}
+
+// Listed returns a signed manifest with the chunk lists of the named artifacts only; "*" names all.
+func (c *Catalog) Listed(signed []byte, lists []string) ([]byte, error) {
+	if slices.Contains(lists, "*") {
+		return signed, nil
+	}
+	m, err := c.open(signed)
+	if err != nil {
+		return nil, err
+	}
+	return manifest.WithLists(signed, m, func(artifact string) bool { return slices.Contains(lists, artifact) })
 }
 
 // open decodes a manifest that we signed ourselves.

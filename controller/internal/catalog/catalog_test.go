@@ -111,7 +111,7 @@ func (b *bench) publish(m *manifest.Manifest, channels ...string) fleet.Version 
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	p, err := b.Publish(b.t.Context(), "ltsp://admin/anna", "anna", encoded, channels)
+	p, err := b.Publish(b.t.Context(), "ltsp://admin/anna", "anna", encoded, channels, nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestCollectSparesWhatWasAskedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.Publish(t.Context(), "anna", "anna", encoded, nil)
+	_, err = b.Publish(t.Context(), "anna", "anna", encoded, nil, nil)
 	var missing *catalog.MissingError
 	if !errors.As(err, &missing) || missing.Count != 1 || missing.First != chunk.Sum([]byte("third|")) {
 		t.Errorf("publish: %v, want a MissingError with the third chunk", err)
@@ -210,7 +210,7 @@ func TestCollectWhilePublishing(t *testing.T) {
 	publishers.Go(func() {
 		for range 200 {
 			b.upload(pieces)
-			p, err := b.Publish(ctx, "anna", "anna", encoded, nil)
+			p, err := b.Publish(ctx, "anna", "anna", encoded, nil, nil)
 			if _, ok := errors.AsType[*catalog.MissingError](err); ok {
 				continue // the clock jumped past the grace time between upload and publication
 			}
@@ -317,7 +317,7 @@ func TestDigestOverOddChunks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Publish(t.Context(), "anna", "anna", encoded, nil); !errors.Is(err, fleet.ErrInvalid) {
+	if _, err := b.Publish(t.Context(), "anna", "anna", encoded, nil, nil); !errors.Is(err, fleet.ErrInvalid) {
 		t.Errorf("wrong digest: %v, want ErrInvalid", err)
 	}
 }

@@ -24,9 +24,11 @@ type Publication struct {
 // both cases the channels point to it afterwards. Numbering, signing, storing and the channels are one transaction.
 //
 // Errors: manifest.ErrFormat, manifest.ErrVersion and fleet.ErrInvalid for a draft that is no good, *MissingError, *chunkstore.CorruptError.
-func (c *Catalog) Publish(ctx context.Context, actor, publisher string, draft []byte, channels []string) (Publication, error) {
+//
+// With source not nil the squashfs, whose chunk list the draft then need not have, is made by a delta from a version that is here.
+func (c *Catalog) Publish(ctx context.Context, actor, publisher string, draft []byte, channels []string, source *DeltaSource) (Publication, error) {
 	start := c.cfg.Now()
-	p, err := c.publish(ctx, actor, publisher, draft, channels)
+	p, err := c.publish(ctx, actor, publisher, draft, channels, source)
 	switch {
 	case err == nil && p.Created:
 		c.metrics.publishes.WithLabelValues("created").Inc()
@@ -42,7 +44,7 @@ func (c *Catalog) Publish(ctx context.Context, actor, publisher string, draft []
 	return p, err
 }
 
-func (c *Catalog) publish(ctx context.Context, actor, publisher string, draft []byte, channels []string) (Publication, error) {
+func (c *Catalog) publish(ctx context.Context, actor, publisher string, draft []byte, channels []string, source *DeltaSource) (Publication, error) {
 	m, err := manifest.Decode(draft)
 	if err != nil {
 		return Publication{}, fmt.Errorf("draft: %w", err)
@@ -64,11 +66,29 @@ func (c *Catalog) publish(ctx context.Context, actor, publisher string, draft []
 		return Publication{}, err
 	}
 	defer c.publishes.Release(1)
+	if source != nil {
+		if err := c.rebuild(ctx, m, source); err != nil {
+			return Publication{}, err
+		}
+	}
+	if err := listed(m); err != nil {
+		return Publication{}, err
+	}
 	defer c.protect(m)()
 	if err := c.prove(ctx, m); err != nil {
 		return Publication{}, err
 	}
 	return c.enter(ctx, actor, publisher, m, channels, true)
+}
+
+// listed refuses a draft without its chunk lists.
+func listed(m *manifest.Manifest) error {
+	for i := range m.Artifacts {
+		if a := &m.Artifacts[i]; !a.Listed() {
+			return fleet.Errorf(fleet.ErrInvalid, "the draft has no chunk list of its artifact %s", a.Name)
+		}
+	}
+	return nil
 }
 
 // protect keeps the collector away from a draft's chunks until done is called, however long its proof takes.

@@ -34,7 +34,7 @@ func (c *Catalog) verify(ctx context.Context, m *manifest.Manifest, a *manifest.
 	if m.Kind != manifest.Image || a.Name != manifest.Squashfs {
 		return nil
 	}
-	r := newReader(ctx, c, a)
+	r := newReader(ctx, c, a, readers+2)
 	digest, err := verity.Compute(ctx, verity.Padded(r, int64(a.Size)), verity.PaddedSize(a.Size), nil, readers)
 	if errors.Is(err, verity.ErrSize) {
 		return fleet.Errorf(fleet.ErrInvalid, "artifact %s: %d bytes cannot be a disk", a.Name, a.Size)
@@ -76,7 +76,7 @@ type reader struct {
 	size    int64
 
 	mu   sync.Mutex
-	kept [readers + 2]keptChunk
+	kept []keptChunk
 	next int
 }
 
@@ -85,8 +85,9 @@ type keptChunk struct {
 	data  []byte
 }
 
-func newReader(ctx context.Context, c *Catalog, a *manifest.Artifact) *reader {
-	r := &reader{ctx: ctx, catalog: c, chunks: a.Chunks, starts: make([]int64, len(a.Chunks)), size: int64(a.Size)}
+// newReader keeps the last keep chunks.
+func newReader(ctx context.Context, c *Catalog, a *manifest.Artifact, keep int) *reader {
+	r := &reader{ctx: ctx, catalog: c, chunks: a.Chunks, starts: make([]int64, len(a.Chunks)), size: int64(a.Size), kept: make([]keptChunk, keep)}
 	var at int64
 	for i, ref := range a.Chunks {
 		r.starts[i] = at
@@ -97,6 +98,9 @@ func newReader(ctx context.Context, c *Catalog, a *manifest.Artifact) *reader {
 	}
 	return r
 }
+
+// Size is the artifact's size in bytes.
+func (r *reader) Size() int64 { return r.size }
 
 // ReadAt implements io.ReaderAt.
 func (r *reader) ReadAt(p []byte, off int64) (int, error) {

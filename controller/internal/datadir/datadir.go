@@ -6,6 +6,8 @@
 //	controller.pem    the controller's certificate, the CA's certificate and the key
 //	controller.db     metadata; the last to be made: with it the directory is initialised
 //	chunks/           chunk store
+//	deltas/           deltas between versions; all of it can be made again
+//	work/             images that are being put together; emptied at the start
 //	admin.yaml        first admin credential, unless it was asked for elsewhere
 package datadir
 
@@ -47,6 +49,23 @@ func (d Dir) Database() string { return d.path("controller.db") }
 
 // Chunks is the directory of the chunk store.
 func (d Dir) Chunks() string { return d.path("chunks") }
+
+// Deltas is the directory of the deltas between versions.
+func (d Dir) Deltas() string { return d.path("deltas") }
+
+// Work is where images are put together; see ClearWork.
+func (d Dir) Work() string { return d.path("work") }
+
+// ClearWork makes an empty Work: what an interrupted run left there is of no use.
+func (d Dir) ClearWork() error {
+	if err := os.RemoveAll(d.Work()); err != nil {
+		return fmt.Errorf("empty the working directory: %w", err)
+	}
+	if err := os.Mkdir(d.Work(), 0o700); err != nil {
+		return fmt.Errorf("make the working directory: %w", err)
+	}
+	return nil
+}
 
 // AdminContext is where Init puts the first admin credential if nothing else was asked for.
 func (d Dir) AdminContext() string { return d.path("admin.yaml") }

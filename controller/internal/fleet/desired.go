@@ -32,6 +32,7 @@ type DesiredState struct {
 	GossipKey []byte           `json:"gossip_key"`
 	Peers     []Peer           `json:"peers"`
 	Boot      BootPolicy       `json:"boot"`
+	Transfer  Transfer         `json:"transfer,omitzero"`
 }
 
 // DesiredVersion is a version that the site's satellites shall hold.
@@ -51,7 +52,7 @@ type Peer struct {
 
 // Compose says what a site needs. The result depends on the view's content only, not on the order of its lists.
 func Compose(v SiteView) DesiredState {
-	d := DesiredState{Site: v.Site.Name, Boot: v.Site.Boot, GossipKey: v.GossipKey}
+	d := DesiredState{Site: v.Site.Name, Boot: v.Site.Boot, Transfer: v.Site.Transfer, GossipKey: v.GossipKey}
 	if d.Boot.Boot == "" && len(v.Site.Images) > 0 {
 		d.Boot.Boot = v.Site.Images[0]
 	}

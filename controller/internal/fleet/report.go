@@ -16,6 +16,7 @@ const (
 	Fetching VersionState = "fetching"
 	Verified VersionState = "verified"
 	Failed   VersionState = "failed"
+	Serving  VersionState = "serving" // exported while it is still arriving
 )
 
 // Status is what a satellite told last. Key: the satellite's name.
@@ -48,6 +49,10 @@ type VersionStatus struct {
 	BytesTotal   uint64       `json:"bytes_total"`
 	BytesFetched uint64       `json:"bytes_fetched"`
 	Error        string       `json:"error,omitempty"`
+	Plan         *SyncPlan    `json:"plan,omitempty"` // what it follows; nil before it has one
+	Started      time.Time    `json:"started,omitzero"`
+	Finished     time.Time    `json:"finished,omitzero"`
+	Behind       string       `json:"behind,omitempty"` // slower than the plan said, and why
 }
 
 // Member is a satellite as another one sees it in the gossip cluster.
@@ -119,7 +124,8 @@ const (
 func (s *Status) Bound() {
 	s.Versions = head(s.Versions, maxReportVersions)
 	for i := range s.Versions {
-		clean(&s.Versions[i].Image, &s.Versions[i].Error)
+		clean(&s.Versions[i].Image, &s.Versions[i].Error, &s.Versions[i].Behind)
+		s.Versions[i].Plan.bound()
 	}
 	s.Members = head(s.Members, maxReportList)
 	for i := range s.Members {

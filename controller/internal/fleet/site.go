@@ -20,6 +20,7 @@ type Site struct {
 	Description string     `json:"description,omitempty"`
 	Images      []string   `json:"images,omitempty"` // IMAGE:CHANNEL; the first is what clients boot where nothing else is said
 	Boot        BootPolicy `json:"boot"`
+	Transfer    Transfer   `json:"transfer,omitzero"`
 	Created     time.Time  `json:"created"`
 	Revision    uint64     `json:"revision"`
 }
@@ -52,6 +53,9 @@ func (s *Site) Check(lib Library) error {
 		if err := checkChannelBoot("site "+s.Name, ref, lib); err != nil {
 			return err
 		}
+	}
+	if err := s.Transfer.check("site " + s.Name); err != nil {
+		return err
 	}
 	return s.Boot.check("site "+s.Name, lib)
 }

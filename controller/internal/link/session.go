@@ -8,6 +8,7 @@ import (
 
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/fleet"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 )
 
 // Session is one connected satellite. Next belongs to one goroutine, the other methods may be used from several.
@@ -165,6 +166,24 @@ func (s *Session) Clients(reports []fleet.ClientReport) {
 		r.dirtyReports[c.Key()] = true
 	}
 	r.metrics.dropped.Add(float64(dropped))
+}
+
+// Trace adds what clients of the satellite read while they booted to the version's trace. A version that does not exist has none.
+func (s *Session) Trace(ctx context.Context, version manifest.ID, boots uint32, ranges []fleet.TraceRange) error {
+	return s.registry.cfg.Store.Record(ctx, func(tx *store.Tx) error {
+		if _, ok, err := tx.VersionByID(version); err != nil || !ok {
+			return err
+		}
+		trace, _, err := tx.Traces().Find(version.String())
+		if err != nil {
+			return err
+		}
+		trace.Version = version
+		if !trace.Merge(boots, ranges) {
+			return nil
+		}
+		return tx.Traces().Put(version.String(), trace)
+	})
 }
 
 // Flush writes the reports that came since the last time, in one transaction. Nothing is lost if it fails.

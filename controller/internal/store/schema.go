@@ -35,7 +35,7 @@ func (s *Store) migrate() error {
 func buckets() []string {
 	names := []string{bucketManifest, bucketSecret, bucketClientSite, bucketVersionID, bucketAudit}
 	for _, k := range []Kind{
-		KindImage, KindVersion, KindSite, KindSubnet, KindSatellite, KindClient, KindToken, KindAdmin, KindStatus, KindClientReport, KindPlan,
+		KindImage, KindVersion, KindSite, KindSubnet, KindSatellite, KindClient, KindToken, KindAdmin, KindStatus, KindClientReport, KindPlan, KindTrace,
 	} {
 		names = append(names, string(k))
 	}

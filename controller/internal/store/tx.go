@@ -26,6 +26,7 @@ const (
 	KindStatus       Kind = "status"
 	KindClientReport Kind = "client_report"
 	KindPlan         Kind = "plan"
+	KindTrace        Kind = "trace"
 )
 
 // Buckets that hold no records.
@@ -65,7 +66,7 @@ var errReadOnly = errors.New("write in a transaction that must not")
 
 // mayWrite guards the line between decisions and reports.
 func (tx *Tx) mayWrite(kind Kind) error {
-	report := kind == KindStatus || kind == KindClientReport || kind == KindPlan
+	report := kind == KindStatus || kind == KindClientReport || kind == KindPlan || kind == KindTrace
 	switch tx.mode {
 	case modeUpdate:
 		return nil
@@ -135,6 +136,11 @@ func (tx *Tx) ClientReports() Table[fleet.ClientReport] {
 
 // Plans returns the table of the revisions of desired states, by site.
 func (tx *Tx) Plans() Table[Plan] { return Table[Plan]{tx: tx, kind: KindPlan, what: "plan"} }
+
+// Traces returns the table of boot traces, by version ID.
+func (tx *Tx) Traces() Table[fleet.Trace] {
+	return Table[fleet.Trace]{tx: tx, kind: KindTrace, what: "trace"}
+}
 
 // Plan says which desired state has which revision.
 type Plan struct {

@@ -59,6 +59,9 @@ func (tx *Tx) DeleteVersion(v fleet.Version) error {
 	if err := tx.Versions().Delete(key); err != nil {
 		return err
 	}
+	if err := tx.Traces().Delete(v.ID.String()); err != nil {
+		return err
+	}
 	if err := tx.bolt.Bucket([]byte(bucketVersionID)).Delete(v.ID[:]); err != nil {
 		return fmt.Errorf("delete version ID of %s: %w", v.Name(), err)
 	}

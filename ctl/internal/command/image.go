@@ -100,7 +100,7 @@ func (v imageView) row() []string {
 
 func (a *app) image() *cobra.Command {
 	return group("image", "Build, publish and move images",
-		a.imageBuild(), a.imagePublish(), a.imagePublishBootloaders(), a.imageShow(), a.imagePromote(), a.imageRollback(), a.imageDelete(),
+		a.imageBuild(), a.imagePublish(), a.imagePublishBootloaders(), a.imageShow(), a.imageDiff(), a.imageDelta(), a.imageSyncPlan(), a.imagePromote(), a.imageRollback(), a.imageDelete(),
 		a.listCommand("List images with their newest version", []string{"image", "satellite"}, nil, func(ctx context.Context, conn *grpc.ClientConn) (printer.View, error) {
 			r, err := adminv1.NewImageServiceClient(conn).ListImages(ctx, &adminv1.ListImagesRequest{})
 			views := []imageView{}

@@ -26,7 +26,8 @@ func (a *app) imagePublish() *cobra.Command {
 		Long: "publish checks that the image can be netbooted, makes its initrds out of its own kernel modules with ltsp-agent as init, and uploads what the controller " +
 			"lacks. Interrupt it anywhere and run it again: what has arrived is not sent twice. Nothing is uploaded of an image that cannot boot.",
 		Example: "  ltspctl image publish lab.squashfs --name lab --channel stable\n" +
-			"  ltspctl image publish lab.squashfs --name lab --channel testing --note 'GIMP added'",
+			"  ltspctl image publish lab.squashfs --name lab --channel testing --note 'GIMP added'\n" +
+			"  ltspctl image publish lab-42.squashfs --name lab --channel stable --base lab-41.squashfs",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.File = args[0]
@@ -45,6 +46,7 @@ func (a *app) imagePublish() *cobra.Command {
 	fs.StringVar(&o.Arch, "arch", "", "refuse an image of another architecture than this: amd64 or arm64")
 	fs.StringVar(&o.Agent, "agent", "", "ltsp-agent binary for the initrd (default: beside ltspctl, or for another architecture ltsp-agent-ARCH)")
 	fs.StringVar(&o.CacheDir, "initrd-cache", defaultInitrdCache(), "directory that keeps made initrds; empty for none")
+	fs.StringVar(&o.Base, "base", "", "squashfs of a version that the controller has: what is sent of the image is then the delta from it")
 	fs.BoolVar(&o.Shallow, "shallow", false, "do not check every block of the image")
 	_ = c.MarkFlagRequired("name")
 	return c
@@ -73,7 +75,7 @@ func (a *app) runPublish(ctx context.Context, conn *grpc.ClientConn, o publish.O
 		return invalidError{err}
 	}
 	if err != nil {
-		return err
+		return refused(err)
 	}
 	defer p.Close()
 	return a.upload(ctx, conn, p, channels)

@@ -22,6 +22,10 @@ type siteView struct {
 	KernelParameters string     `json:"kernel_parameters,omitempty"`
 	Initrd           string     `json:"initrd"`
 	Shell            bool       `json:"shell"`
+	BytesPerSecond   uint64     `json:"bytes_per_second"`
+	Window           string     `json:"window,omitempty"`
+	Transfer         string     `json:"transfer"`
+	CompleteOnly     bool       `json:"complete_only"`
 	Satellites       uint32     `json:"satellites"`
 	Clients          uint32     `json:"clients"`
 	Created          *time.Time `json:"created,omitempty"`
@@ -29,8 +33,13 @@ type siteView struct {
 }
 
 func viewSite(s *adminv1.Site) siteView {
-	b := s.GetBoot()
+	b, t := s.GetBoot(), s.GetTransfer()
+	method := methodText(t.GetMethod())
+	if method == "" {
+		method = "auto"
+	}
 	return siteView{
+		BytesPerSecond: t.GetBytesPerSecond(), Window: t.GetWindow(), Transfer: method, CompleteOnly: t.GetCompleteOnly(),
 		Name: s.GetName(), Description: s.GetDescription(), Images: slices.Clone(s.GetImages()), Boot: b.GetBoot(),
 		KernelParameters: b.GetKernelParameters(), Initrd: b.GetInitrd(), Shell: b.GetShell(),
 		Satellites: s.GetSatellites(), Clients: s.GetClients(), Created: stamp(s.GetCreated()), Revision: s.GetRevision(),
@@ -64,6 +73,7 @@ type siteFlags struct {
 	images, add, remove               []string
 	shell                             bool
 	nbdTimeout, deadTimeout           time.Duration
+	transfer                          transferFlags
 }
 
 func (f *siteFlags) register(c *cobra.Command) {
@@ -76,6 +86,7 @@ func (f *siteFlags) register(c *cobra.Command) {
 	fs.BoolVar(&f.shell, "shell", false, "offer a root shell on the console after a failed boot")
 	fs.DurationVar(&f.nbdTimeout, "nbd-timeout", 0, "how long a satellite may leave a read unanswered before a client looks for another (default 5s)")
 	fs.DurationVar(&f.deadTimeout, "dead-timeout", 0, "how long clients wait for any satellite before programs see I/O errors (default 10m)")
+	f.transfer.register(c)
 }
 
 // apply puts the flags that were given into s.
@@ -103,7 +114,10 @@ func (f *siteFlags) apply(c *cobra.Command, s *adminv1.Site) error {
 		s.Images = slices.Delete(s.Images, i, i+1)
 	}
 	f.applyBoot(changed, s.Boot)
-	return nil
+	if s.Transfer == nil {
+		s.Transfer = &satellitev1.TransferPolicy{}
+	}
+	return f.transfer.apply(changed, s.Transfer)
 }
 
 func (f *siteFlags) applyBoot(changed func(string) bool, b *satellitev1.BootPolicy) {
@@ -205,6 +219,8 @@ func (a *app) siteShow() *cobra.Command {
 					{"name", v.Name}, {"description", v.Description}, {"images", list(v.Images)}, {"boot", v.Boot},
 					{"kernel parameters", v.KernelParameters}, {"initrd", v.Initrd}, {"shell after failed boot", fmt.Sprint(v.Shell)},
 					{"nbd timeout", seconds(b.GetNbdTimeout())}, {"dead timeout", seconds(b.GetDeadTimeout())},
+					{"bandwidth", rateText(v.BytesPerSecond)}, {"window", v.Window}, {"transfer", v.Transfer}, {"complete only", fmt.Sprint(v.CompleteOnly)},
+					{"lazy wait", seconds(r.GetSite().GetTransfer().GetLazyWait())},
 					{"satellites", fmt.Sprint(v.Satellites)}, {"clients", fmt.Sprint(v.Clients)}, {"created", day(v.Created)},
 				}))
 			})

@@ -7,6 +7,8 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/printer"
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/progress"
@@ -63,8 +65,28 @@ func (s remoteStore) Put(ctx context.Context, next func() (chunk.ID, []byte, err
 	}
 }
 
-// upload sends a prepared version and publishes it.
+// upload sends a prepared version and publishes it. If the controller does not have the base of a delta, the chunks are sent instead.
 func (a *app) upload(ctx context.Context, conn *grpc.ClientConn, p *publish.Prepared, channels []string) error {
+	stats, err := a.send(ctx, conn, p)
+	if err != nil {
+		return err
+	}
+	r, err := a.publishDraft(ctx, conn, p, channels)
+	if p.Delta != nil && status.Code(err) == codes.NotFound {
+		a.progress().Step("%s; sending the image's chunks instead", status.Convert(err).Message())
+		p.Delta = nil
+		if stats, err = a.send(ctx, conn, p); err != nil {
+			return err
+		}
+		r, err = a.publishDraft(ctx, conn, p, channels)
+	}
+	if err != nil {
+		return err
+	}
+	return a.printPublished(r, stats)
+}
+
+func (a *app) send(ctx context.Context, conn *grpc.ClientConn, p *publish.Prepared) (publish.UploadStats, error) {
 	bar := a.progress().Bar("uploading", 0)
 	var meter publish.Meter
 	if bar != nil {
@@ -73,18 +95,25 @@ func (a *app) upload(ctx context.Context, conn *grpc.ClientConn, p *publish.Prep
 	stats, err := publish.Upload(ctx, p, remoteStore{chunkv1.NewChunkServiceClient(conn)}, meter)
 	bar.Done()
 	if err != nil {
-		return fmt.Errorf("%w (what has arrived is kept: run the same command again to go on)", err)
+		return stats, fmt.Errorf("%w (what has arrived is kept: run the same command again to go on)", err)
 	}
-	draft, err := p.Draft.Encode()
+	return stats, nil
+}
+
+func (a *app) publishDraft(ctx context.Context, conn *grpc.ClientConn, p *publish.Prepared, channels []string) (*adminv1.PublishVersionResponse, error) {
+	draft, err := p.EncodeDraft()
 	if err != nil {
-		return err
+		return nil, err
+	}
+	request := &adminv1.PublishVersionRequest{Draft: draft, Channels: channels}
+	if d := p.Delta; d != nil {
+		request.Delta = &adminv1.DeltaSource{BaseSha256: d.BaseSHA256[:], Sha256: d.SHA256[:]}
+		for i := range d.Chunks {
+			request.Delta.Chunks = append(request.Delta.Chunks, &adminv1.DeltaChunk{Id: d.Chunks[i].ID[:], Size: d.Chunks[i].Size})
+		}
 	}
 	a.progress().Step("the controller checks and signs the version")
-	r, err := adminv1.NewImageServiceClient(conn).PublishVersion(ctx, &adminv1.PublishVersionRequest{Draft: draft, Channels: channels})
-	if err != nil {
-		return err
-	}
-	return a.printPublished(r, stats)
+	return adminv1.NewImageServiceClient(conn).PublishVersion(ctx, request)
 }
 
 type publishedView struct {

@@ -27,6 +27,8 @@ type Options struct {
 	Agent string
 	// CacheDir keeps made initrds, which take long to compress; empty: no cache.
 	CacheDir string
+	// Base is a squashfs that the controller has as a version: the root file system then travels as a delta from it. Empty: as chunks.
+	Base string
 	// Shallow skips the check of every block of the image.
 	Shallow bool
 	// Step, if not nil, is told what begins. It returns who is told the progress in bytes (nil: nobody).
@@ -77,7 +79,13 @@ func (p *Prepared) fill(ctx context.Context, f *os.File, o Options) error {
 	if err := p.addKernel(ctx, image, report.Kernel); err != nil {
 		return err
 	}
-	return p.addInitrds(ctx, image, report, o)
+	if err := p.addInitrds(ctx, image, report, o); err != nil {
+		return err
+	}
+	if o.Base == "" {
+		return nil
+	}
+	return p.addDelta(ctx, f, size, o)
 }
 
 // addDisk cuts the squashfs and computes the digest of its disk.
@@ -100,10 +108,14 @@ func (p *Prepared) addKernel(ctx context.Context, image *squashfs.FS, name strin
 		return fmt.Errorf("kernel: %w", err)
 	}
 	defer in.Close()
-	return p.addTemp(ctx, manifest.Kernel, func(w io.Writer) error {
+	err = p.addTemp(ctx, manifest.Kernel, func(w io.Writer) error {
 		_, err := io.Copy(w, in)
 		return err
 	})
+	if a, ok := p.Draft.Artifact(manifest.Kernel); ok {
+		a.Path = name // satellites take it from there
+	}
+	return err
 }
 
 // addTemp adds what fill writes as an artifact that lives in a temporary file until Close.

@@ -113,6 +113,8 @@ func findMissing(ctx context.Context, ids []chunk.ID, store Store) ([]chunk.ID, 
 // Prepared is a version that is ready to be uploaded: its draft manifest and the files behind the artifacts. The caller closes it.
 type Prepared struct {
 	Draft *manifest.Manifest
+	// Delta, if not nil, is what is uploaded instead of the squashfs. Set it to nil to upload the squashfs after all.
+	Delta *Delta
 	files map[string]io.ReaderAt // by artifact name
 	close []func() error
 }
@@ -131,15 +133,27 @@ func (p *Prepared) Close() error {
 func (p *Prepared) places() (map[chunk.ID]place, []chunk.ID) {
 	places := map[chunk.ID]place{}
 	var order []chunk.ID
-	for _, a := range p.Draft.Artifacts {
+	add := func(file io.ReaderAt, chunks []chunk.Ref) {
 		var offset int64
-		for _, c := range a.Chunks {
+		for _, c := range chunks {
 			if _, seen := places[c.ID]; !seen {
-				places[c.ID] = place{file: p.files[a.Name], offset: offset, size: c.Size}
+				places[c.ID] = place{file: file, offset: offset, size: c.Size}
 				order = append(order, c.ID)
 			}
 			offset += int64(c.Size)
 		}
 	}
+	for _, a := range p.Draft.Artifacts {
+		if p.Delta != nil && a.Name == manifest.Squashfs {
+			add(p.Delta.file, p.Delta.Chunks)
+			continue
+		}
+		add(p.files[a.Name], a.Chunks)
+	}
 	return places, order
+}
+
+// EncodeDraft encodes the draft without the chunk list that the controller makes itself.
+func (p *Prepared) EncodeDraft() ([]byte, error) {
+	return p.Draft.EncodeListed(func(artifact string) bool { return p.Delta == nil || artifact != manifest.Squashfs })
 }

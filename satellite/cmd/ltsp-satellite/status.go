@@ -97,10 +97,11 @@ func printStatus(out io.Writer, s health.Status) error {
 		fmt.Fprintf(w, "Clients\t%s; %d NBD connections\n", clientsText(s.Clients), s.NBDConnections)
 	}
 	if len(s.Versions) > 0 {
-		fmt.Fprintf(w, "\nIMAGE\tVERSION\tCHANNELS\tSTATE\tDONE\tFETCHED\t\n")
+		fmt.Fprintf(w, "\nIMAGE\tVERSION\tCHANNELS\tSTATE\tBY\tDONE\tFETCHED\t\n")
 	}
 	for _, v := range s.Versions {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", v.Image, v.Number, dash(strings.Join(v.Channels, ",")), v.State, progress(v), bytesText(v.BytesFetched), v.Error)
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", v.Image, v.Number, dash(strings.Join(v.Channels, ",")), v.State, dash(v.Method), progress(v),
+			bytesText(v.BytesFetched), strings.Join(slices.DeleteFunc([]string{v.Error, v.Behind}, func(s string) bool { return s == "" }), "; "))
 	}
 	if len(s.Subnets) > 0 {
 		fmt.Fprintf(w, "\nSUBNET\tCIDR\tDHCP\tINTERFACE\tSTATE\tLEASES\n")

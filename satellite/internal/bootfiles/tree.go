@@ -121,7 +121,7 @@ func (t *Tree) Open(r Request) (*File, error) {
 		}
 		return t.openArtifact(v, tg, r)
 	}
-	v, ok := m.Verified(tg.id)
+	v, ok := m.Ready(tg.id)
 	if tg.image != "" {
 		v, ok = m.Current(tg.image)
 	}

@@ -111,13 +111,15 @@ func (m *Menu) wantedID(ref config.Boot) manifest.ID {
 	return v.ID
 }
 
-// pick returns the verified version to boot for ref and, if it is a substitute, why. arch is in GOARCH notation; empty fits all.
+// pick returns the version to boot for ref and, if it is a substitute, why. The wanted version may still be arriving, a substitute is complete. arch is in
+// GOARCH notation; empty fits all.
 func (m *Menu) pick(ref config.Boot, arch string) (*Version, string) {
-	fits := func(v *Version) bool {
-		return v.Verified && v.Kind == manifest.Image && v.Image == ref.Image && (arch == "" || v.Arch == "" || v.Arch == arch)
+	is := func(v *Version) bool {
+		return v.Kind == manifest.Image && v.Image == ref.Image && (arch == "" || v.Arch == "" || v.Arch == arch)
 	}
+	fits := func(v *Version) bool { return v.Verified && is(v) }
 	want, known := m.state.Desired.Find(ref)
-	if v := m.find(func(v *Version) bool { return known && v.ID == want.ID && fits(v) }); v != nil {
+	if v := m.find(func(v *Version) bool { return known && v.ID == want.ID && m.ready(v) && is(v) }); v != nil {
 		return v, ""
 	}
 	why := fmt.Sprintf("%s is not known at this site", ref)
@@ -146,13 +148,13 @@ func (m *Menu) find(fits func(*Version) bool) *Version {
 
 func (m *Menu) onItsWay(ref config.Boot) *Version {
 	id := m.wantedID(ref)
-	return m.find(func(v *Version) bool { return !v.Verified && !id.IsZero() && v.ID == id })
+	return m.find(func(v *Version) bool { return !m.ready(v) && !id.IsZero() && v.ID == id })
 }
 
 func (m *Menu) problem(ref config.Boot, arch string) string {
 	ofImage := func(v *Version) bool { return v.Image == ref.Image && v.Kind == manifest.Image }
 	switch {
-	case m.find(func(v *Version) bool { return ofImage(v) && v.Verified }) != nil:
+	case m.find(func(v *Version) bool { return ofImage(v) && m.ready(v) }) != nil:
 		return fmt.Sprintf("image %s is not made for this PC's processor (%s)", ref.Image, arch)
 	case slices.ContainsFunc(m.state.Desired.Versions, func(v config.Version) bool { return v.Image == ref.Image }):
 		return fmt.Sprintf("image %s is not ready at this satellite yet", ref.Image)

@@ -28,8 +28,10 @@ type Version struct {
 	DataBytes uint64   // of the disk: the padded squashfs
 	SizeBytes uint64   // of the disk: with the dm-verity tree
 	Artifacts []string // names of the artifacts that are on the disk
-	// Verified tells that every byte was checked; only such versions are served. The others are listed for their progress.
+	// Verified tells that every byte was checked, Serving that clients can boot it although its disk is still arriving. The others are listed for
+	// their progress.
 	Verified   bool
+	Serving    bool
 	BytesDone  uint64
 	BytesTotal uint64
 }
@@ -92,12 +94,17 @@ func setPorts(p *Ports) {
 	}
 }
 
-// usable tells whether v has what clients need, if it is verified.
+// ready tells whether clients may get v; only when it is complete if the site wants that.
+func (m *Menu) ready(v *Version) bool {
+	return v.Verified || v.Serving && !m.state.Desired.Transfer.CompleteOnly
+}
+
+// usable tells whether v has what clients need, if it is given to them.
 func (v *Version) usable() bool {
 	if manifest.CheckName(v.Image) != nil || v.ID.IsZero() {
 		return false
 	}
-	if !v.Verified || v.Kind != manifest.Image {
+	if !v.Verified && !v.Serving || v.Kind != manifest.Image {
 		return true
 	}
 	return v.DataBytes > 0 && v.SizeBytes >= v.DataBytes && v.has(manifest.Kernel) && v.has(manifest.InitrdFull)
@@ -123,11 +130,11 @@ func (m *Menu) Satellite() string { return m.state.Satellite }
 // Versions returns all versions known. The caller must not change them.
 func (m *Menu) Versions() []Version { return m.state.Versions }
 
-// Verified returns the verified version of that ID, or false.
-func (m *Menu) Verified(id manifest.ID) (Version, bool) {
-	for _, v := range m.state.Versions {
-		if v.Verified && v.ID == id {
-			return v, true
+// Ready returns the version of that ID if clients may get it, or false.
+func (m *Menu) Ready(id manifest.ID) (Version, bool) {
+	for i := range m.state.Versions {
+		if v := &m.state.Versions[i]; v.ID == id && m.ready(v) {
+			return *v, true
 		}
 	}
 	return Version{}, false

@@ -233,10 +233,10 @@ func TestNewWantsAName(t *testing.T) {
 	if diff := cmp.Diff([]any{"school", uint64(4), "a1"}, []any{m.Site(), m.Revision(), m.Satellite()}); diff != "" {
 		t.Error(diff)
 	}
-	if _, ok := m.Verified(id(7)); !ok {
+	if _, ok := m.Ready(id(7)); !ok {
 		t.Error("version 7 is verified")
 	}
-	if _, ok := m.Verified(id(99)); ok {
+	if _, ok := m.Ready(id(99)); ok {
 		t.Error("version 99 is unknown")
 	}
 }

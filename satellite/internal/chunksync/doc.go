@@ -5,6 +5,11 @@
 // and lets the next have its turn. Before anything is fetched all versions on the disk are proven: they are served as soon as
 // they are, and give their chunks to the others.
 //
+// How a version comes, the controller says (Planner): by a delta from a version that is here, chunk by chunk without those that are here, or whole. By a
+// delta, room rebuild makes the disk; as soon as its metadata stands and the other files are here, clients are let in. A rebuild runs beside the
+// other work, so that those who read are always served; its turn decides only whether it may fetch what nobody waits for. A delta
+// that does not make the version is not tried again: chunks do, and what is right on the disk is kept.
+//
 // Memory: the manifest of the version that is worked on (36 bytes per chunk, plus 12 for the layout and 40 while planning), and one chunk per stream.
 //
 // # Metrics
@@ -12,5 +17,6 @@
 //	ltsp_satellite_sync_chunks_total    chunks written, by source: "controller", "disk"
 //	ltsp_satellite_sync_bytes_total     their bytes
 //	ltsp_satellite_sync_failures_total  attempts that failed, by cause: "manifest", "space", "corrupt", "source", "disk"
+//	ltsp_satellite_sync_behind_total    transfers that fell behind their plan
 //	ltsp_satellite_sync_pending_versions  wanted versions that are not verified
 package chunksync

@@ -13,6 +13,7 @@ type metrics struct {
 	chunks   *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
 	failures *prometheus.CounterVec
+	behind   prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, s *Syncer) (*metrics, error) {
@@ -23,12 +24,14 @@ func newMetrics(reg prometheus.Registerer, s *Syncer) (*metrics, error) {
 		chunks:   counter("ltsp_satellite_sync_chunks_total", "Chunks written to versions on the disk.", "source"),
 		bytes:    counter("ltsp_satellite_sync_bytes_total", "Bytes of the chunks written to versions on the disk.", "source"),
 		failures: counter("ltsp_satellite_sync_failures_total", "Attempts to bring a version that failed.", "cause"),
+		behind: prometheus.NewCounter(prometheus.CounterOpts{Name: "ltsp_satellite_sync_behind_total",
+			Help: "Transfers that fell behind their plan."}),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	pending := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ltsp_satellite_sync_pending_versions", Help: "Wanted versions that are not verified."}, s.pending)
-	for _, c := range []prometheus.Collector{m.chunks, m.bytes, m.failures, pending} {
+	for _, c := range []prometheus.Collector{m.chunks, m.bytes, m.failures, m.behind, pending} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register synchronisation metrics: %w", err)
 		}

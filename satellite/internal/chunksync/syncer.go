@@ -13,29 +13,45 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/chunk"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/delta"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/imagestore"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/rebuild"
 )
 
-// Source delivers chunks of a version. It calls deliver for each, from one goroutine, in any order; data is valid during the call. An error
+// Source delivers chunks of a version. It calls deliver for each, from one goroutine, in this order; data is valid during the call. An error
 // of deliver ends Fetch, which returns it. Fetch must return when ctx ends and must not wait for ever for a silent peer. It is
 // called from several goroutines at once.
 type Source interface {
-	Fetch(ctx context.Context, version manifest.ID, ids []chunk.ID, deliver func(id chunk.ID, data []byte) error) error
+	Fetch(ctx context.Context, version manifest.ID, refs []chunk.Ref, deliver func(id chunk.ID, data []byte) error) error
 }
 
-// Manifests delivers signed manifests; the signature is checked here.
+// Manifests delivers signed manifests with the chunk lists of the named artifacts, "*" meaning all; the signature is checked here.
 type Manifests interface {
-	Manifest(ctx context.Context, version manifest.ID) ([]byte, error)
+	Manifest(ctx context.Context, version manifest.ID, lists ...string) ([]byte, error)
 }
+
+// Planner says how a version should come. ErrGone says that the controller does not give it to this site.
+type Planner interface {
+	PlanSync(ctx context.Context, q config.PlanQuestion) (config.Plan, error)
+}
+
+// Deltas delivers length bytes from off of a delta file to sink, in order; p is valid during the call. An error of sink ends it and is returned.
+// ErrGone says that there is no such delta. Otherwise it is as Source.
+type Deltas interface {
+	FetchDelta(ctx context.Context, version manifest.ID, d *config.Delta, off, length int64, urgent bool, sink func(p []byte) error) error
+}
+
+// ErrGone is returned by Planner and Deltas for what they have no more.
+var ErrGone = errors.New("the controller has it no more")
 
 // Defaults and bounds of Config.
 const (
 	DefaultStreams     = 4
 	DefaultBatchBytes  = 8 << 20
 	DefaultBatchChunks = 512
-	MaxBatchChunks     = 1024 // ltsp.chunk.v1 FetchChunksRequest
+	MaxBatchChunks     = 1024 // ltsp.chunk.v1 FetchRequest.Chunks
 	DefaultRetryMin    = time.Second
 	DefaultRetryMax    = time.Minute
 )
@@ -48,6 +64,17 @@ type Config struct {
 	Store     *imagestore.Store
 	Source    Source
 	Manifests Manifests
+	// Planner decides how images come; nil: by chunks. With a Planner there must be Deltas.
+	Planner Planner
+	Deltas  Deltas
+	// OpenDelta opens the index of a delta; nil: OpenDelta.
+	OpenDelta func(ctx context.Context, index []byte, base delta.Source, opt delta.Options) (*Opened, error)
+	// MemoryBytes bounds what the decoding of a delta takes; zero: delta.DefaultMemoryBytes.
+	MemoryBytes int64
+	// Recompress tells how many bytes a second this machine recompresses; nil: not known.
+	Recompress func() uint64
+	// Now is the clock of time windows and reports; nil: time.Now.
+	Now func() time.Time
 	// Streams is how many Fetch calls run at once; BatchBytes and BatchChunks bound each. Zero means the default.
 	Streams     int
 	BatchBytes  uint64
@@ -72,12 +99,13 @@ const (
 	Proving               // here, being read and checked
 	Fetching              // chunks arrive
 	Verified
-	Failed // it can't go on; it is tried again
+	Failed  // it can't go on; it is tried again
+	Serving // it arrives, and clients read it already
 )
 
 // String returns the state in lower case.
 func (s State) String() string {
-	return [...]string{"waiting", "proving", "fetching", "verified", "failed"}[s]
+	return [...]string{"waiting", "proving", "fetching", "verified", "failed", "serving"}[s]
 }
 
 // Status is how far a wanted version is.
@@ -87,9 +115,14 @@ type Status struct {
 	Done, Total uint64 // bytes of the artifacts; Total is 0 until the manifest is here
 	Fetched     uint64 // bytes that came from the source, since the start of the program
 	Err         error  // of the last attempt
+	// Plan is the way in which it comes, zero before there is one; Started and Finished are when the transfer began and ended; Behind says
+	// what makes it slower than planned.
+	Plan              config.Plan
+	Started, Finished time.Time
+	Behind            string
 }
 
-// Syncer synchronises. Want, Kick and Status are safe for concurrent use.
+// Syncer synchronises. Want, SetPolicy, Kick and Status are safe for concurrent use.
 type Syncer struct {
 	cfg     Config
 	log     *slog.Logger
@@ -102,9 +135,14 @@ type Syncer struct {
 	also    []manifest.ID
 	changed bool               // Want brought another set
 	cancel  context.CancelFunc // ends the work under way
+	policy  config.Transfer
+	link    rate // of the line to the controller, as measured
+
+	rebuilds *rebuild.Metrics
+	life     context.Context //nolint:containedctx // Run's: rebuilds live as long
 }
 
-// entry is one wanted version. Its fields are guarded by Syncer.mu; in's methods are used by Run's goroutine.
+// entry is one wanted version. Its fields are guarded by Syncer.mu; in's and fill's methods are used by Run's goroutine.
 type entry struct {
 	version  config.Version
 	state    State
@@ -113,7 +151,13 @@ type entry struct {
 	next     time.Time // not before
 	fetched  uint64
 	total    uint64
-	in       *imagestore.Incoming
+	in       *imagestore.Incoming // arriving as chunks
+	fill     *filling             // arriving by a delta
+	plan     config.Plan
+	course   course
+	failure  string            // why the last attempt ended, for the controller
+	refused  map[[32]byte]bool // deltas that made something else
+	byPath   bool              // files can't be had out of the squashfs
 }
 
 // New returns a Syncer that wants nothing yet.
@@ -127,6 +171,18 @@ func New(cfg Config) (*Syncer, error) {
 	cfg.Streams = orDefault(cfg.Streams, DefaultStreams)
 	cfg.BatchBytes = orDefault(cfg.BatchBytes, DefaultBatchBytes)
 	cfg.BatchChunks = orDefault(cfg.BatchChunks, DefaultBatchChunks)
+	if cfg.Planner != nil && cfg.Deltas == nil {
+		return nil, errors.New("chunk synchronisation has plans but no deltas")
+	}
+	if cfg.OpenDelta == nil {
+		cfg.OpenDelta = OpenDelta
+	}
+	if cfg.Recompress == nil {
+		cfg.Recompress = func() uint64 { return 0 }
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	cfg.RetryMin = orDefault(cfg.RetryMin, DefaultRetryMin)
 	cfg.RetryMax = orDefault(cfg.RetryMax, DefaultRetryMax)
 	s := &Syncer{cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1)}
@@ -134,7 +190,10 @@ func New(cfg Config) (*Syncer, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	s.metrics, err = newMetrics(cfg.Metrics, s)
+	if s.metrics, err = newMetrics(cfg.Metrics, s); err != nil {
+		return nil, err
+	}
+	s.rebuilds, err = rebuild.NewMetrics(cfg.Metrics)
 	return s, err
 }
 
@@ -204,6 +263,9 @@ func (s *Syncer) Kick() {
 	defer s.mu.Unlock()
 	for _, e := range s.wanted {
 		e.next = time.Time{}
+		if e.fill != nil {
+			e.fill.r.Kick()
+		}
 		if e.state == Verified {
 			if info, ok := s.cfg.Store.Find(e.version.ID); !ok || !info.Verified {
 				e.state = Waiting
@@ -220,8 +282,12 @@ func (s *Syncer) Status() []Status {
 	out := make([]Status, 0, len(s.wanted))
 	for _, e := range s.wanted {
 		st := Status{Version: e.version, State: e.state, Total: e.total, Fetched: e.fetched, Err: e.err}
+		st.Plan, st.Started, st.Finished, st.Behind = e.plan, e.course.started, e.course.finished, e.course.behind
 		if e.in != nil {
 			st.Done, st.Total = e.in.Progress()
+		}
+		if e.fill != nil {
+			e.fill.describe(&st)
 		}
 		if e.state == Verified {
 			st.Done, st.Err = st.Total, nil
@@ -231,8 +297,29 @@ func (s *Syncer) Status() []Status {
 	return out
 }
 
+// SetPolicy says what bounds transfers from now on.
+func (s *Syncer) SetPolicy(p config.Transfer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p == s.policy {
+		return
+	}
+	s.policy = p
+	for _, e := range s.wanted {
+		e.next = time.Time{}
+		if e.fill != nil {
+			e.fill.r.SetWait(p.Wait())
+		}
+	}
+	if s.cancel != nil {
+		s.cancel()
+	}
+	s.signal()
+}
+
 // Run works until ctx ends. Call it once.
 func (s *Syncer) Run(ctx context.Context) error {
+	s.life = ctx
 	defer s.closeAll()
 	for ctx.Err() == nil {
 		s.applyWanted()
@@ -281,15 +368,12 @@ func (s *Syncer) applyWanted() {
 	for _, e := range s.wanted {
 		keep = append(keep, imagestore.Wish{ID: e.version.ID, Image: e.version.Image})
 	}
-	var gone []manifest.ID
-	for _, e := range s.dropped {
-		e.close()
-		gone = append(gone, e.version.ID)
-	}
+	dropped := s.dropped
 	s.dropped = nil
 	s.mu.Unlock()
-	for _, id := range gone {
-		s.problem("version/"+id.String(), "", nil)
+	for _, e := range dropped {
+		s.drop(e)
+		s.problem("version/"+e.version.ID.String(), "", nil)
 	}
 	err := s.cfg.Store.Keep(keep)
 	s.problem("keep", "old versions can't be removed", err)
@@ -371,16 +455,23 @@ func (s *Syncer) backoff(failures int) time.Duration {
 
 func (s *Syncer) closeAll() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range slices.Concat(s.wanted, s.dropped) {
-		e.close()
+	entries := slices.Concat(s.wanted, s.dropped)
+	s.mu.Unlock()
+	for _, e := range entries {
+		s.drop(e)
 	}
 }
 
-// close closes the files of an unfinished version; what arrived stays on the disk.
-func (e *entry) close() {
-	if e.in != nil {
-		_ = e.in.Close()
-		e.in = nil
+// drop ends work on a version and closes its files; what arrived stays on the disk.
+func (s *Syncer) drop(e *entry) {
+	s.mu.Lock()
+	in, fill := e.in, e.fill
+	e.in, e.fill = nil, nil
+	s.mu.Unlock()
+	if in != nil {
+		_ = in.Close() // nothing in it is believed later
+	}
+	if fill != nil {
+		fill.close()
 	}
 }

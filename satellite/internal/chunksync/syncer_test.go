@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -35,23 +36,88 @@ type source struct {
 	order     []manifest.ID // versions of Fetch calls, without repetition
 	running   int
 	most      int // Fetch calls at once
+
+	deltas    map[[32]byte]*versiontest.Delta
+	plan      func(config.PlanQuestion) (config.Plan, error) // nil: chunks
+	questions []config.PlanQuestion
+	sent      int64         // bytes of deltas
+	cut       int64         // deltas are cut after so many bytes; 0: never
+	dark      bool          // no delta is delivered
+	gate      chan struct{} // if not nil, each 16 KiB of a delta that nobody waits for take a value first
+	lists     [][]string    // asked for
+}
+
+func (s *source) PlanSync(_ context.Context, q config.PlanQuestion) (config.Plan, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.questions = append(s.questions, q)
+	if s.away {
+		return config.Plan{}, errAway
+	}
+	if s.plan == nil {
+		return config.Plan{Method: config.ByChunks, Reason: "for a test"}, nil
+	}
+	return s.plan(q)
+}
+
+func (s *source) FetchDelta(ctx context.Context, _ manifest.ID, d *config.Delta, off, length int64, urgent bool, sink func([]byte) error) error {
+	for end := off + length; off < end; {
+		n := min(16<<10, end-off)
+		p, err := s.deltaBytes(ctx, d, off, n, urgent)
+		if err != nil {
+			return err
+		}
+		if err := sink(p); err != nil {
+			return err
+		}
+		off += n
+	}
+	return nil
+}
+
+func (s *source) deltaBytes(ctx context.Context, d *config.Delta, off, n int64, urgent bool) ([]byte, error) {
+	s.mu.Lock()
+	gate := s.gate
+	s.mu.Unlock()
+	if gate != nil && !urgent && off > 0 {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	file := s.deltas[d.SHA256]
+	switch {
+	case s.away || s.dark:
+		return nil, errAway
+	case file == nil:
+		return nil, ErrGone
+	case s.cut > 0 && s.sent+n > s.cut:
+		return nil, errAway
+	}
+	s.sent += n
+	return file.File[off : off+n], nil
 }
 
 var errAway = errors.New("away")
 
-func (s *source) Manifest(_ context.Context, id manifest.ID) ([]byte, error) {
+func (s *source) Manifest(_ context.Context, id manifest.ID, lists ...string) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.lists = append(s.lists, lists)
 	if s.away || s.versions[id] == nil {
 		return nil, errAway
 	}
 	if other := s.signed[id]; other != nil {
 		return other, nil
 	}
-	return s.versions[id].Signed, nil
+	v := s.versions[id]
+	return manifest.WithLists(v.Signed, v.Manifest, func(name string) bool { return slices.Contains(lists, "*") || slices.Contains(lists, name) })
 }
 
-func (s *source) Fetch(ctx context.Context, v manifest.ID, ids []chunk.ID, deliver func(chunk.ID, []byte) error) error {
+func (s *source) Fetch(ctx context.Context, v manifest.ID, refs []chunk.Ref, deliver func(chunk.ID, []byte) error) error {
 	s.mu.Lock()
 	if n := len(s.order); n == 0 || s.order[n-1] != v {
 		s.order = append(s.order, v)
@@ -64,7 +130,8 @@ func (s *source) Fetch(ctx context.Context, v manifest.ID, ids []chunk.ID, deliv
 		s.running--
 		s.mu.Unlock()
 	}()
-	for _, id := range ids {
+	for _, ref := range refs {
+		id := ref.ID
 		data, err := s.chunk(ctx, v, id)
 		if err != nil {
 			return err
@@ -126,11 +193,13 @@ type lab struct {
 	mu       sync.Mutex
 	cancel   context.CancelFunc
 	done     chan struct{}
+	cfg      func(*Config)
 }
 
 func newLab(t *testing.T) *lab {
 	return &lab{t: t, dir: t.TempDir(), key: versiontest.Key(1), problems: make(map[string]string),
-		src: &source{versions: make(map[manifest.ID]*versiontest.Version), fetched: make(map[chunk.ID]int), signed: make(map[manifest.ID][]byte)}}
+		src: &source{versions: make(map[manifest.ID]*versiontest.Version), fetched: make(map[chunk.ID]int), signed: make(map[manifest.ID][]byte),
+			deltas: make(map[[32]byte]*versiontest.Delta)}}
 }
 
 // start starts the program; stop ends it.
@@ -142,7 +211,7 @@ func (l *lab) start(versions ...*versiontest.Version) {
 		l.t.Fatal(err)
 	}
 	l.store = store
-	l.sync, err = New(Config{Store: store, Source: l.src, Manifests: l.src, Streams: 3, BatchBytes: 150_000, BatchChunks: 4,
+	cfg := Config{Store: store, Source: l.src, Manifests: l.src, Streams: 3, BatchBytes: 150_000, BatchChunks: 4,
 		Problem: func(key, text string) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -150,7 +219,11 @@ func (l *lab) start(versions ...*versiontest.Version) {
 			if text != "" {
 				l.problems[key] = text
 			}
-		}})
+		}}
+	if l.cfg != nil {
+		l.cfg(&cfg)
+	}
+	l.sync, err = New(cfg)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -434,7 +507,8 @@ func TestBadVersionDoesNotStopOthers(t *testing.T) {
 		l := newLab(t)
 		good := l.image("good", 1, 1, versiontest.Data(1, 300_000))
 		forged := l.image("forged", 1, 2, versiontest.Data(2, 300_000))
-		l.src.signed[forged.ID] = append(bytes.Clone(forged.Signed[:len(forged.Signed)-1]), 0xff)
+		l.src.signed[forged.ID] = bytes.Clone(forged.Signed)
+		l.src.signed[forged.ID][20] ^= 1 // of the signature
 		truncated := l.image("truncated", 1, 3, versiontest.Data(3, 300_000))
 		l.src.signed[truncated.ID] = truncated.Signed[:200]
 		liar := l.image("liar", 1, 4, versiontest.Data(4, 300_000)).Resign(t, l.key, func(m *manifest.Manifest) { m.Digest[3] ^= 1 })
@@ -445,7 +519,7 @@ func TestBadVersionDoesNotStopOthers(t *testing.T) {
 			t.Fatalf("states (-want +got):\n%s", diff)
 		}
 		st := l.sync.Status()
-		if !errors.Is(st[0].Err, manifest.ErrSignature) || !errors.Is(st[1].Err, manifest.ErrSignature) || !errors.Is(st[2].Err, imagestore.ErrInconsistent) {
+		if !errors.Is(st[0].Err, manifest.ErrSignature) || !errors.Is(st[1].Err, manifest.ErrFormat) || !errors.Is(st[2].Err, imagestore.ErrInconsistent) {
 			t.Errorf("errors: %v; %v; %v", st[0].Err, st[1].Err, st[2].Err)
 		}
 		if len(l.problems) != 3 {

@@ -82,7 +82,7 @@ func (s *Syncer) unproven() (imagestore.Info, bool) {
 	var best imagestore.Info
 	found := false
 	for _, info := range s.cfg.Store.List() {
-		if !info.Verified && (!found || rank(info.ID) < rank(best.ID)) {
+		if !info.Verified && !info.Arriving && (!found || rank(info.ID) < rank(best.ID)) {
 			best, found = info, true
 		}
 	}
@@ -96,15 +96,21 @@ func (s *Syncer) work(ctx context.Context, e *entry, v config.Version) {
 	defer done()
 	before := s.fetchedBytes(e)
 	err := s.advance(ctx, e, v)
+	var held *heldError
 	name := v.Image
 	key := "version/" + v.ID.String()
 	switch {
 	case err == nil:
 		s.problem(key, name, nil)
 		s.log.Info("version complete", "image", name, "number", v.Number, "version", v.ID, "fetched_bytes", s.fetchedBytes(e))
-		s.set(e, func(e *entry) { e.state, e.err, e.failures = Verified, nil, 0 })
+		s.set(e, func(e *entry) {
+			e.state, e.err, e.failures, e.failure = Verified, nil, 0, ""
+			e.course.finish(s.cfg.Now())
+		})
 		s.notify()
 	case ctx.Err() != nil: // interrupted; it goes on later where it stopped
+	case errors.As(err, &held):
+		s.hold(e, held)
 	default:
 		s.metrics.failed(err)
 		s.fail(e, err, s.fetchedBytes(e) > before)
@@ -122,6 +128,9 @@ func (s *Syncer) fail(e *entry, err error, progress bool) {
 		e.err, e.state = err, Waiting
 		if lasting(err) {
 			e.state = Failed
+		}
+		if e.fill != nil && e.fill.served {
+			e.state = Serving
 		}
 		wait := s.backoff(e.failures)
 		if errors.Is(err, imagestore.ErrInconsistent) {
@@ -153,21 +162,38 @@ func (s *Syncer) advance(ctx context.Context, e *entry, v config.Version) error 
 		s.set(e, func(e *entry) { e.total = info.Manifest.TotalBytes() })
 		return nil
 	}
+	if e.fill != nil {
+		return s.attend(ctx, e, v)
+	}
+	if err := s.windowClosed(); err != nil {
+		return err
+	}
+	plan, err := s.way(ctx, e, v)
+	if err != nil {
+		return err
+	}
+	switch plan.Method {
+	case config.Wait:
+		return &heldError{reason: plan.Reason, again: orDefault(plan.Retry, defaultRetry)}
+	case config.ByDelta:
+		return s.byDelta(ctx, e, v, plan)
+	default:
+		return s.byChunks(ctx, e, v, plan.Method == config.Whole)
+	}
+}
+
+// byChunks brings a version chunk by chunk. With whole it does not look for them in other versions.
+func (s *Syncer) byChunks(ctx context.Context, e *entry, v config.Version, whole bool) error {
 	in, err := s.open(ctx, e, v)
 	if err != nil {
 		return err
 	}
-	s.set(e, func(e *entry) { e.state = Fetching })
-	if missing := in.Missing(); len(missing) > 0 {
-		if missing, err = s.copyLocal(ctx, in, missing); err != nil {
-			return err
-		}
-		if err := s.fetch(ctx, e, in, missing); err != nil {
-			return err
-		}
-	}
-	if n := len(in.Missing()); n > 0 {
-		return fmt.Errorf("%w: %d are still missing although the source said it sent them", errSource, n)
+	s.set(e, func(e *entry) {
+		e.state = Fetching
+		e.course.begin(s.cfg.Now())
+	})
+	if err := s.bring(ctx, e, in, !whole); err != nil {
+		return err
 	}
 	_, total := in.Progress()
 	err = in.Complete(ctx)
@@ -175,22 +201,43 @@ func (s *Syncer) advance(ctx context.Context, e *entry, v config.Version) error 
 	return err
 }
 
-// open returns the version's Incoming: the one of the attempt before, one from the disk, or a new one.
+// bring gets the chunks that are missing, with local from other versions as far as they have them.
+func (s *Syncer) bring(ctx context.Context, e *entry, in *imagestore.Incoming, local bool) error {
+	missing := in.Missing()
+	if len(missing) == 0 {
+		return nil
+	}
+	if local {
+		var err error
+		if missing, err = s.copyLocal(ctx, in, missing); err != nil {
+			return err
+		}
+	}
+	if err := s.fetch(ctx, e, in, missing); err != nil {
+		return err
+	}
+	if n := len(in.Missing()); n > 0 {
+		return fmt.Errorf("%w: %d are still missing although the source said it sent them", errSource, n)
+	}
+	return nil
+}
+
+// open returns the version's Incoming for chunks: the one of the attempt before, one from the disk, or a new one.
 func (s *Syncer) open(ctx context.Context, e *entry, v config.Version) (*imagestore.Incoming, error) {
 	if e.in != nil {
 		return e.in, nil
 	}
 	id := v.ID
 	var in *imagestore.Incoming
-	signed, err := s.cfg.Store.Pending(id)
+	signed, _, err := s.cfg.Store.Pending(id)
 	if err == nil {
-		in, err = s.cfg.Store.Begin(signed, id)
+		in, err = s.cfg.Store.Begin(signed, id, nil)
 	}
 	if err != nil && !errors.Is(err, imagestore.ErrNoSpace) {
-		if signed, err = s.cfg.Manifests.Manifest(ctx, id); err != nil {
+		if signed, err = s.cfg.Manifests.Manifest(ctx, id, "*"); err != nil {
 			return nil, fmt.Errorf("%w: %w", errManifest, err)
 		}
-		in, err = s.cfg.Store.Begin(signed, id)
+		in, err = s.cfg.Store.Begin(signed, id, nil)
 	}
 	if err != nil {
 		return nil, err
@@ -274,6 +321,17 @@ func (s *Syncer) copyFrom(ctx context.Context, in *imagestore.Incoming, f *image
 
 // fetch gets chunks from the source with the configured number of streams. The first failure ends all; what arrived stays.
 func (s *Syncer) fetch(ctx context.Context, e *entry, in *imagestore.Incoming, missing []chunk.Ref) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	ctx, closed := s.whileOpen(ctx)
+	defer closed()
+	stop := s.pace(e)
+	defer stop()
+	return s.whyEnded(ctx, s.fetchAll(ctx, e, in, missing))
+}
+
+func (s *Syncer) fetchAll(ctx context.Context, e *entry, in *imagestore.Incoming, missing []chunk.Ref) error {
 	todo := make(chan []chunk.Ref)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -301,12 +359,8 @@ func (s *Syncer) fetch(ctx context.Context, e *entry, in *imagestore.Incoming, m
 }
 
 func (s *Syncer) fetchBatch(ctx context.Context, e *entry, in *imagestore.Incoming, batch []chunk.Ref) error {
-	ids := make([]chunk.ID, 0, len(batch))
-	for _, r := range batch {
-		ids = append(ids, r.ID)
-	}
 	var stored error
-	err := s.cfg.Source.Fetch(ctx, in.ID(), ids, func(id chunk.ID, data []byte) error {
+	err := s.cfg.Source.Fetch(ctx, in.ID(), batch, func(id chunk.ID, data []byte) error {
 		if stored = in.Put(id, data); stored != nil {
 			return stored
 		}

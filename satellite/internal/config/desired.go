@@ -25,6 +25,7 @@ type Desired struct {
 	GossipKey []byte // 16, 24 or 32 bytes; empty: no gossip
 	Peers     []Peer // the satellites of the site, the first enrolled first, this one included
 	Boot      Policy
+	Transfer  Transfer
 }
 
 // Version is one that the satellite shall hold.

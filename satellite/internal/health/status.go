@@ -43,13 +43,15 @@ type Status struct {
 	Clients            map[string]int // by state
 }
 
-// Version is a wanted version. State is waiting, proving, fetching, verified or failed.
+// Version is a wanted version. State is waiting, proving, fetching, serving, verified or failed. Method and Reason are the way in which it came or
+// comes and why, Behind what makes that slower than planned.
 type Version struct {
 	Image, ID, State                    string
 	Number                              uint64
 	Channels                            []string
 	BytesDone, BytesTotal, BytesFetched uint64
 	Error                               string `json:",omitempty"`
+	Method, Reason, Behind              string `json:",omitempty"`
 }
 
 // Subnet is one subnet of the site as this satellite serves it.

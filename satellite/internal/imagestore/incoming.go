@@ -18,10 +18,12 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/internal/atomicfile"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/chunk"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 )
 
-// Incoming is a version whose chunks arrive. Put, Have, Progress and Missing are safe for concurrent use; the rest is for its owner. Close it
-// when done; what arrived stays for the next Begin.
+// Incoming is a version that arrives: all of it as chunks, or its squashfs by a delta and the other artifacts as chunks or from files that are
+// here. Put, PutFile, Have, Progress and Missing are safe for concurrent use; the rest is for its owner. Close it when done; what arrived stays
+// for the next Begin.
 type Incoming struct {
 	store  *Store
 	id     manifest.ID
@@ -29,47 +31,69 @@ type Incoming struct {
 	layout *layout
 	dir    string
 	files  []*os.File // one per artifact
+	delta  *deltaFile // nil: the squashfs comes as chunks
 
-	mu   sync.Mutex
-	have []uint64 // bit per place
-	done uint64   // bytes of the places that are had
+	mu    sync.Mutex
+	have  []uint64 // bit per place
+	done  uint64   // bytes of the places that are had
+	whole []bool   // artifacts without a chunk list that are here
 }
 
-// Begin opens a version for its chunks: a new one, or one whose transfer was interrupted. It checks the manifest's signature and that it
-// describes the version id, and that the disk has room; a *NoSpaceError tells what is missing. Nothing is taken to be there before Scan.
-func (s *Store) Begin(signed []byte, id manifest.ID) (*Incoming, error) {
+// Begin opens a version that is to arrive: a new one, or one whose transfer was interrupted. With d its squashfs comes by that delta and
+// the chunk list of the squashfs is not used; other artifacts without a list come by PutFile. Without d all artifacts must have their lists,
+// else the error is ErrUnlisted. Begin checks the manifest's signature and that it describes the version id, and that the disk has room; a
+// *NoSpaceError tells what is missing. Nothing is taken to be there before Scan.
+func (s *Store) Begin(signed []byte, id manifest.ID, d *config.Delta) (*Incoming, error) {
 	m, err := s.openManifest(signed, id)
 	if err != nil {
 		return nil, err
+	}
+	if d != nil {
+		if signed, err = withoutSquashfs(signed, m); err != nil {
+			return nil, err
+		}
+	} else if !m.Listed() {
+		return nil, fmt.Errorf("manifest of version %s: %w", id, ErrUnlisted)
 	}
 	l := newLayout(m)
 	if err := l.checkSizes(); err != nil {
 		return nil, fmt.Errorf("manifest of version %s: %w", id, err)
 	}
-	in := &Incoming{store: s, id: id, m: m, layout: l, dir: s.incomingPath(id), have: make([]uint64, (l.places()+63)/64)}
-	need := diskBytes(m)
+	in := &Incoming{store: s, id: id, m: m, layout: l, dir: s.incomingPath(id), have: make([]uint64, (l.places()+63)/64),
+		whole: make([]bool, len(m.Artifacts))}
+	need := in.need(d)
 	if err := s.makeRoom(need - min(need, allocated(in.dir))); err != nil {
 		return nil, err // names what it is about itself
 	}
-	if err := in.create(signed); err != nil {
+	if err := in.create(signed, d); err != nil {
 		_ = in.Close()
 		return nil, fmt.Errorf("begin version %s: %w", id, noSpace(err))
 	}
 	return in, nil
 }
 
-// Pending reads the signed manifest of an interrupted transfer, or ErrUnknown. It was not checked.
-func (s *Store) Pending(id manifest.ID) ([]byte, error) {
+// need is the room that the version takes until it is complete.
+func (in *Incoming) need(d *config.Delta) uint64 {
+	need := diskBytes(in.m)
+	if d != nil {
+		need += uint64(d.Size)
+	}
+	return need
+}
+
+// Pending reads what is known of an interrupted transfer: the signed manifest, which was not checked, and the delta that was begun, or nil.
+// ErrUnknown if there is none.
+func (s *Store) Pending(id manifest.ID) ([]byte, *config.Delta, error) {
 	path := filepath.Join(s.incomingPath(id), manifestFile)
 	info, err := os.Stat(path)
 	if err != nil || info.Size() > manifest.MaxEncodedBytes {
-		return nil, fmt.Errorf("incoming version %s: %w", id, ErrUnknown)
+		return nil, nil, fmt.Errorf("incoming version %s: %w", id, ErrUnknown)
 	}
 	signed, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("incoming version %s: %w", id, err)
+		return nil, nil, fmt.Errorf("incoming version %s: %w", id, err)
 	}
-	return signed, nil
+	return signed, readPlan(s.incomingPath(id)), nil
 }
 
 // allocated returns the disk space that the files of dir take.
@@ -106,11 +130,14 @@ func (in *Incoming) lacks(err error) error {
 		return err
 	}
 	need := diskBytes(in.m)
+	if in.delta != nil {
+		need = in.need(&in.delta.plan)
+	}
 	return &NoSpaceError{Dir: in.dir, Need: need - min(need, allocated(in.dir)), Free: free, Reserve: in.store.cfg.ReserveBytes}
 }
 
 // create makes the directory, the manifest and sparse files of the right sizes; files that exist keep their bytes.
-func (in *Incoming) create(signed []byte) error {
+func (in *Incoming) create(signed []byte, d *config.Delta) error {
 	if err := os.Mkdir(in.dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
@@ -129,6 +156,13 @@ func (in *Incoming) create(signed []byte) error {
 		if err := f.Truncate(int64(fileSize(a))); err != nil {
 			return err
 		}
+	}
+	if d != nil {
+		var err error
+		if in.delta, err = openDelta(in.dir, d); err != nil {
+			return err
+		}
+		wanted[deltaName], wanted[planName] = true, true
 	}
 	return removeOthers(in.dir, wanted)
 }
@@ -149,9 +183,16 @@ func removeOthers(dir string, wanted map[string]bool) error {
 	return nil
 }
 
-// Close closes the files.
+// Close closes the files. If clients read the version, new ones are refused from now on.
 func (in *Incoming) Close() error {
+	if len(in.files) > 0 {
+		in.store.withhold(in.id)
+	}
 	var errs []error
+	if in.delta != nil {
+		errs = append(errs, in.delta.file.Close())
+		in.delta = nil
+	}
 	for _, f := range in.files {
 		errs = append(errs, f.Close())
 	}
@@ -165,7 +206,8 @@ func (in *Incoming) Manifest() *manifest.Manifest { return in.m }
 // ID is the version's ID.
 func (in *Incoming) ID() manifest.ID { return in.id }
 
-// Progress returns how many bytes of the artifacts are here and verified, and how many there are.
+// Progress returns how many bytes of the artifacts are here and verified, and how many there are; what a delta brings is not counted as
+// done.
 func (in *Incoming) Progress() (done, total uint64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -190,8 +232,11 @@ func (in *Incoming) mark(place uint32, size uint32) {
 // scanBatch is how many places a goroutine of Scan takes at once: neighbours, so that reads are sequential.
 const scanBatch = 64
 
-// Scan hashes what is on the disk and marks the chunks that are right. Holes are skipped. It blocks for as long as reading the files takes.
+// Scan hashes what is on the disk and marks the chunks and files that are right. Holes are skipped. It blocks for as long as reading the files takes.
 func (in *Incoming) Scan(ctx context.Context) error {
+	if err := in.scanFiles(ctx); err != nil {
+		return err
+	}
 	parallel := in.store.cfg.Parallel
 	if parallel <= 0 {
 		parallel = runtime.GOMAXPROCS(0)

@@ -83,7 +83,7 @@ func (s *Store) losersLocked(left map[string]int) []manifest.ID {
 	var losers []manifest.ID
 	for _, v := range s.sparesLocked() {
 		name := v.info.Manifest.Name
-		if left[name] > 0 {
+		if v.place == imagesName && left[name] > 0 {
 			left[name]--
 			v.doomed = false
 			continue
@@ -153,7 +153,7 @@ func (s *Store) remove(id manifest.ID) error {
 		s.mu.Unlock()
 		return nil
 	}
-	err := os.Rename(s.dir(id), trash)
+	err := os.Rename(filepath.Join(s.cfg.Dir, v.place, id.String()), trash)
 	if err == nil {
 		delete(s.versions, id)
 	}
@@ -168,6 +168,14 @@ func (s *Store) remove(id manifest.ID) error {
 	return atomicfile.SyncDir(s.imagesDir())
 }
 
+// known tells whether clients read, or read a moment ago, a version that lies in incoming: then Sweep removes it.
+func (s *Store) known(id manifest.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.versions[id]
+	return ok
+}
+
 // dropIncoming removes what has begun to arrive but is not wanted any more.
 func (s *Store) dropIncoming(wanted []manifest.ID) error {
 	entries, err := os.ReadDir(s.incomingDir())
@@ -177,7 +185,7 @@ func (s *Store) dropIncoming(wanted []manifest.ID) error {
 	var errs []error
 	for _, e := range entries {
 		id, err := manifest.ParseID(e.Name())
-		if err != nil || slices.Contains(wanted, id) {
+		if err != nil || slices.Contains(wanted, id) || s.known(id) {
 			continue
 		}
 		errs = append(errs, os.RemoveAll(s.incomingPath(id)))
@@ -212,7 +220,7 @@ func (s *Store) victim() (id manifest.ID, spareBytes uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range s.sparesLocked() {
-		if !s.busyLocked(v) {
+		if !s.busyLocked(v) && v.place == imagesName {
 			id, ok = v.info.ID, true
 			spareBytes += diskBytes(v.info.Manifest)
 		}

@@ -88,6 +88,8 @@ func (l *layout) checkSizes() error {
 const (
 	diskFile     = "disk"
 	manifestFile = "manifest"
+	deltaName    = "delta" // in incoming only: the delta file as it arrives
+	planName     = "plan"  // in incoming only: which delta that is
 )
 
 // fileName returns the name of an artifact's file in the version's directory.
@@ -111,7 +113,7 @@ func fileSize(a *manifest.Artifact) uint64 {
 func checkNames(m *manifest.Manifest) error {
 	for i := range m.Artifacts {
 		switch a := &m.Artifacts[i]; {
-		case a.Name == manifestFile || a.Name == diskFile:
+		case a.Name == manifestFile || a.Name == diskFile || a.Name == deltaName || a.Name == planName:
 			return fmt.Errorf("%w: artifact %q has a reserved name", manifest.ErrFormat, a.Name)
 		case a.Name == manifest.Squashfs && m.Kind != manifest.Image:
 			return fmt.Errorf("%w: %s with a squashfs", manifest.ErrFormat, m.Kind)

@@ -20,11 +20,12 @@ import (
 
 func paddedSize(n uint64) uint64 { return verity.PaddedSize(n) }
 
-// Complete proves an incoming version whole and moves it to images: each artifact's SHA-256, the dm-verity root, fsync, rename. All chunks
-// must be here. An ErrInconsistent means that the manifest's parts contradict each other. The Incoming is closed afterwards in any case.
+// Complete proves an incoming version whole and moves it to images: each artifact's SHA-256, the dm-verity root, fsync, rename. Everything
+// must be here. An ErrInconsistent means that the manifest's parts contradict each other; of a version that came by a delta, that it was not
+// whole after all. Clients that read it go on reading. The Incoming is closed afterwards in any case.
 func (in *Incoming) Complete(ctx context.Context) error {
 	defer in.Close()
-	if done, total := in.Progress(); done != total {
+	if done, total := in.Progress(); in.delta == nil && done != total {
 		return fmt.Errorf("complete version %s: %d of %d bytes are here", in.id, done, total)
 	}
 	s := in.store
@@ -40,6 +41,11 @@ func (in *Incoming) Complete(ctx context.Context) error {
 	}
 	for _, f := range in.files {
 		if err := f.Sync(); err != nil {
+			return fmt.Errorf("complete version %s: %w", in.id, noSpace(err))
+		}
+	}
+	if in.delta != nil {
+		if err := in.forgetDelta(ctx); err != nil {
 			return fmt.Errorf("complete version %s: %w", in.id, noSpace(err))
 		}
 	}
@@ -66,29 +72,41 @@ func (s *Store) admit(in *Incoming) error {
 	if err := atomicfile.SyncDir(in.dir); err != nil {
 		return err
 	}
-	if _, known := s.Find(in.id); !known {
+	if info, known := s.Find(in.id); !known || info.Arriving {
 		// What a failed demotion left behind.
 		if err := os.RemoveAll(s.dir(in.id)); err != nil {
 			return fmt.Errorf("complete version %s: %w", in.id, err)
 		}
 	}
-	if err := os.Rename(in.dir, s.dir(in.id)); err != nil {
+	s.mu.Lock()
+	err := os.Rename(in.dir, s.dir(in.id))
+	if err == nil {
+		s.knownLocked(in)
+	}
+	s.mu.Unlock()
+	if err != nil {
 		return fmt.Errorf("complete version %s: %w", in.id, err)
 	}
-	if err := errors.Join(atomicfile.SyncDir(s.imagesDir()), atomicfile.SyncDir(s.incomingDir())); err != nil {
-		return err
+	return errors.Join(atomicfile.SyncDir(s.imagesDir()), atomicfile.SyncDir(s.incomingDir()))
+}
+
+// knownLocked makes a version known that lies in images now, or has one that was served until now know it.
+func (s *Store) knownLocked(in *Incoming) {
+	v, ok := s.versions[in.id]
+	if !ok {
+		v = &version{info: describe(in.id, in.m)}
+		s.versions[in.id] = v
 	}
-	s.mu.Lock()
-	s.versions[in.id] = &version{info: describe(in.id, in.m), verified: true, wanted: true, since: s.cfg.Now()}
-	s.mu.Unlock()
-	return nil
+	v.place, v.verified, v.serving, v.wanted, v.since = imagesName, true, false, true, s.cfg.Now()
+	v.doomed = false
+	v.reads.Store(nil)
 }
 
 // Prove checks every byte of a version in images. nil: it is verified now. ErrDamaged: it was moved to incoming, where Begin and Scan find
 // the chunks that are good. ErrUnknown: there is none. It blocks for as long as reading the files takes.
 func (s *Store) Prove(ctx context.Context, id manifest.ID) error {
 	info, ok := s.Find(id)
-	if !ok {
+	if !ok || info.Arriving {
 		return fmt.Errorf("version %s: %w", id, ErrUnknown)
 	}
 	err := s.proveFiles(ctx, info)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,6 +33,8 @@ var (
 	ErrCorrupt = errors.New("chunk does not match its ID")
 	// ErrInconsistent: a manifest whose parts contradict each other; fetching again can't help.
 	ErrInconsistent = errors.New("manifest contradicts itself")
+	// ErrUnlisted: the manifest lacks chunk lists that are needed.
+	ErrUnlisted = errors.New("manifest came without its chunk lists")
 )
 
 // DefaultLinger is longer than clients wait for a lost root file system (agentproto.DefaultDeadTimeout).
@@ -61,12 +64,13 @@ type Config struct {
 	Metrics prometheus.Registerer
 }
 
-// Store is the version store. Open, List, Find, OpenExport, OpenArtifact, Withdraw and Space are safe for concurrent use. Prove, Begin,
-// Keep, Sweep and the methods of Incoming belong to one goroutine, the one that synchronises.
+// Store is the version store. Open, List, Find, OpenExport, OpenDisk, OpenArtifact, Withdraw and Space are safe for concurrent use. Prove,
+// Begin, Keep and Sweep belong to one goroutine, the one that synchronises, and so do the methods of Incoming, but that those of one
+// Incoming may run beside all else.
 type Store struct {
 	cfg     Config
 	log     *slog.Logger
-	images  *os.Root
+	root    *os.Root
 	metrics *metrics
 
 	mu       sync.Mutex
@@ -74,23 +78,39 @@ type Store struct {
 	handles  int
 }
 
-// version is one directory in images. Its fields but info are guarded by Store.mu.
+// version is one directory: in images, or in incoming if clients read it while it arrives. Its fields but info and reads are guarded by
+// Store.mu.
 type version struct {
 	info     Info
+	place    string // imagesName or incomingName
 	verified bool
+	serving  bool // with place incoming: new readers may come
 	wanted   bool
 	doomed   bool // to be removed when nobody can need it any more
 	refs     int
 	used     time.Time // when the last handle was closed, or the program started; zero: not used yet
 	since    time.Time // when it was wanted last
+
+	// reads makes readers wait for what has not arrived; nil for a version in images.
+	reads atomic.Pointer[Reads]
 }
 
-// Info describes a version in images.
+// Reads gives what is there of a version that is arriving. Its methods are safe for concurrent use.
+type Reads interface {
+	// Wait returns when n bytes of the disk from off are in the file and proven.
+	Wait(ctx context.Context, off, n int64) error
+	// Able tells whether a new reader can expect to be served.
+	Able() bool
+}
+
+// Info describes a version in images, or one that is arriving and was served.
 type Info struct {
 	ID manifest.ID
 	// Manifest lacks the chunks. Don't change it.
 	Manifest *manifest.Manifest
 	Verified bool
+	// Arriving versions lie in incoming; of them those that are Serving can be opened.
+	Arriving, Serving bool
 	// DataBytes is the size of squashfs and padding, DiskBytes that of the export: data and tree. Zero for boot loaders.
 	DataBytes, DiskBytes uint64
 }
@@ -118,11 +138,11 @@ func Open(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
 	}
-	root, err := os.OpenRoot(s.imagesDir())
+	root, err := os.OpenRoot(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
-	s.images = root
+	s.root = root
 	if err := s.load(); err != nil {
 		_ = root.Close()
 		return nil, fmt.Errorf("open image store: %w", err)
@@ -135,10 +155,16 @@ func Open(cfg Config) (*Store, error) {
 }
 
 // Close releases the directory; open handles stay usable.
-func (s *Store) Close() error { return s.images.Close() }
+func (s *Store) Close() error { return s.root.Close() }
 
-func (s *Store) imagesDir() string   { return filepath.Join(s.cfg.Dir, "images") }
-func (s *Store) incomingDir() string { return filepath.Join(s.cfg.Dir, "incoming") }
+// The two directories.
+const (
+	imagesName   = "images"
+	incomingName = "incoming"
+)
+
+func (s *Store) imagesDir() string   { return filepath.Join(s.cfg.Dir, imagesName) }
+func (s *Store) incomingDir() string { return filepath.Join(s.cfg.Dir, incomingName) }
 func (s *Store) dir(id manifest.ID) string {
 	return filepath.Join(s.imagesDir(), id.String())
 }
@@ -210,7 +236,7 @@ func (s *Store) loadVersion(id manifest.ID) error {
 	if err != nil {
 		return err
 	}
-	s.versions[id] = &version{info: describe(id, m), since: info.ModTime(), used: s.cfg.Now()}
+	s.versions[id] = &version{info: describe(id, m), place: imagesName, since: info.ModTime(), used: s.cfg.Now()}
 	return nil
 }
 
@@ -276,7 +302,7 @@ func (s *Store) demote(id manifest.ID) error {
 	return errors.Join(atomicfile.SyncDir(s.imagesDir()), atomicfile.SyncDir(s.incomingDir()))
 }
 
-// List returns the versions in images, by image name, then number.
+// List returns the versions in images and those that are served while they arrive, by image name, then number.
 func (s *Store) List() []Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -294,10 +320,21 @@ func (s *Store) List() []Info {
 func (v *version) snapshot() Info {
 	info := v.info
 	info.Verified = v.verified
+	info.Arriving = v.place == incomingName
+	info.Serving = v.openable() && !v.verified
 	return info
 }
 
-// Find returns a version in images, or false.
+// openable tells whether new readers may come.
+func (v *version) openable() bool {
+	if v.verified || !v.serving {
+		return v.verified
+	}
+	reads := v.reads.Load()
+	return reads != nil && (*reads).Able()
+}
+
+// Find returns a version in images, or one that is served while it arrives, or false.
 func (s *Store) Find(id manifest.ID) (Info, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -311,22 +348,42 @@ func (s *Store) Find(id manifest.ID) (Info, bool) {
 // Space returns the free and the total bytes of the data directory's file system.
 func (s *Store) Space() (free, size uint64, err error) { return s.cfg.Space(s.cfg.Dir) }
 
-// OpenArtifact opens an artifact of a verified version: a kernel, an initrd, a boot loader; for "squashfs" the reader ends before padding
-// and tree. ErrUnknown if there is none. The caller closes the file.
+// OpenArtifact opens an artifact of a verified version, or of one that is served while it arrives: a kernel, an initrd, a boot loader. With "squashfs" the
+// reader ends before padding and tree, and the version must be verified. ErrUnknown if there is none. The caller closes the file.
 func (s *Store) OpenArtifact(id manifest.ID, name string) (*Artifact, error) {
 	info, ok := s.Find(id)
-	if !ok || !info.Verified {
+	if !ok || !info.Verified && (!info.Serving || name == manifest.Squashfs) {
 		return nil, fmt.Errorf("version %s: %w", id, ErrUnknown)
 	}
 	a, ok := info.Manifest.Artifact(name)
 	if !ok {
 		return nil, fmt.Errorf("file %q of %s version %d: %w", name, info.Manifest.Name, info.Manifest.Number, ErrUnknown)
 	}
-	f, err := s.images.Open(filepath.Join(id.String(), fileName(a)))
+	f, err := s.openFile(id, fileName(a))
 	if err != nil {
 		return nil, fmt.Errorf("open file %q of version %s: %w", name, id, err)
 	}
 	return &Artifact{SectionReader: io.NewSectionReader(f, 0, int64(a.Size)), File: f, SHA256: a.SHA256, Created: info.Manifest.Created}, nil
+}
+
+// openFile opens a file of a version for reading, where the version lies now: it may be on its way from incoming to images.
+func (s *Store) openFile(id manifest.ID, name string) (*os.File, error) {
+	for {
+		place := s.place(id)
+		f, err := s.root.Open(filepath.Join(place, id.String(), name))
+		if err == nil || !errors.Is(err, os.ErrNotExist) || place == s.place(id) {
+			return f, err
+		}
+	}
+}
+
+func (s *Store) place(id manifest.ID) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v, ok := s.versions[id]; ok {
+		return v.place
+	}
+	return imagesName
 }
 
 // Artifact is an open artifact. Read it through the SectionReader, which knows its size.
@@ -345,11 +402,11 @@ func (s *Store) Withdraw(id manifest.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if v, ok := s.versions[id]; ok {
-		v.verified = false
+		v.verified, v.serving = false, false
 	}
 }
 
-// Manifest reads the whole manifest of a version in images, chunks included.
+// Manifest reads the whole manifest of a version in images, chunk lists included if they are known.
 func (s *Store) Manifest(ctx context.Context, id manifest.ID) (*manifest.Manifest, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

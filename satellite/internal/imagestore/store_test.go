@@ -54,7 +54,7 @@ func (l *lab) image(name string, number, seed uint64) *versiontest.Version {
 
 func (l *lab) begin(v *versiontest.Version) *Incoming {
 	l.t.Helper()
-	in, err := l.Begin(v.Signed, v.ID)
+	in, err := l.Begin(v.Signed, v.ID, nil)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -311,7 +311,9 @@ func TestBeginRefusesManifests(t *testing.T) {
 	l.key = versiontest.Key(2)
 	signedByOther := l.image("lab", 1, 7)
 	l.key = versiontest.Key(1)
-	forged.Signed[len(forged.Signed)-1] ^= 1
+	forged.Signed[100] ^= 1
+	badList := l.image("lab", 1, 7)
+	badList.Signed[len(badList.Signed)-1] ^= 1
 	reserved := versiontest.New(t, l.key, manifest.Bootloaders, "ipxe", 1, []versiontest.File{{Name: "disk", Data: []byte("x")}}, 10)
 	twoSizes := v.Resign(t, l.key, func(m *manifest.Manifest) {
 		// One ID with two sizes: no bytes satisfy both.
@@ -328,7 +330,8 @@ func TestBeginRefusesManifests(t *testing.T) {
 	}{
 		{"forged", forged.Signed, v.ID, manifest.ErrSignature},
 		{"signed by another key", signedByOther.Signed, v.ID, manifest.ErrSignature},
-		{"truncated", v.Signed[:len(v.Signed)-100], v.ID, manifest.ErrSignature},
+		{"with another list", badList.Signed, v.ID, manifest.ErrFormat},
+		{"truncated", v.Signed[:len(v.Signed)-100], v.ID, manifest.ErrFormat},
 		{"empty", nil, v.ID, manifest.ErrFormat},
 		{"another version", other.Signed, v.ID, manifest.ErrFormat},
 		{"reserved name", reserved.Signed, reserved.ID, manifest.ErrFormat},
@@ -336,7 +339,7 @@ func TestBeginRefusesManifests(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := l.Begin(tt.signed, tt.id); !errors.Is(err, tt.want) {
+			if _, err := l.Begin(tt.signed, tt.id, nil); !errors.Is(err, tt.want) {
 				t.Errorf("error %v, want %v", err, tt.want)
 			}
 		})
@@ -461,7 +464,7 @@ func TestSpace(t *testing.T) {
 	need := diskBytes(v2.Manifest)
 	l.free = need + 999_999
 	var short *NoSpaceError
-	if _, err := l.Begin(v2.Signed, v2.ID); !errors.As(err, &short) || !errors.Is(err, ErrNoSpace) {
+	if _, err := l.Begin(v2.Signed, v2.ID, nil); !errors.As(err, &short) || !errors.Is(err, ErrNoSpace) {
 		t.Fatalf("a byte too few: %v", err)
 	}
 	if short.Need != need || short.Free != l.free {
@@ -478,7 +481,7 @@ func TestSpace(t *testing.T) {
 		}
 		return 1_000_000 + need + 600_000, 1 << 40, nil
 	}
-	in, err := l.Begin(v2.Signed, v2.ID)
+	in, err := l.Begin(v2.Signed, v2.ID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

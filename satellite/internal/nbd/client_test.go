@@ -179,6 +179,9 @@ func (s *shelf) Open(_ context.Context, name string) (Export, error) {
 	}
 	s.open++
 	s.opened++
+	if a, ok := e.(*arrivingExport); ok {
+		return &lentArriving{lentFile{FileExport: a, shelf: s}, a}, nil
+	}
 	if f, ok := e.(FileExport); ok {
 		return &lentFile{FileExport: f, shelf: s}, nil
 	}
@@ -210,6 +213,32 @@ type lentFile struct {
 }
 
 func (l *lentFile) Close() error { l.shelf.closed(); return nil }
+
+type lentArriving struct {
+	lentFile
+	Waiter
+}
+
+// arrivingExport is a file whose bytes from arrived on are still to come: read fails with late unless they come.
+type arrivingExport struct {
+	*fileExport
+	arrived int64
+	come    chan error // one value ends one wait
+	waiting chan int64
+}
+
+func (a *arrivingExport) Wait(ctx context.Context, off, n int64) error {
+	if off+n <= a.arrived {
+		return nil
+	}
+	a.waiting <- off
+	select {
+	case err := <-a.come:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 // memExport is an export in memory.
 type memExport struct {

@@ -11,6 +11,12 @@
 // not: the PC's device waits and moves to another satellite. Hence a read that fails on our side, or a server that shuts down, ends
 // the connection instead of sending EIO or ESHUTDOWN (proto.md, NBD_CMD_READ: the server MAY then initiate a hard disconnect).
 //
+// # Exports that are still arriving
+//
+// An export may be a Waiter. Then each read first waits for its bytes, for as long as the export thinks right; a read that waits holds up
+// those behind it on its connection, whose replies go out in order, and no other connection. An export that is complete has no Waiter and
+// costs nothing.
+//
 // # Metrics
 //
 //	ltsp_satellite_nbd_connections                        open connections, negotiating ones included
@@ -20,5 +26,6 @@
 //	ltsp_satellite_nbd_requests_total                     requests, by command: "read", "other"
 //	ltsp_satellite_nbd_request_errors_total               requests answered with an error value
 //	ltsp_satellite_nbd_read_failures_total                reads of an export that failed here
+//	ltsp_satellite_nbd_late_reads_total                   connections ended because what they read had not arrived
 //	ltsp_satellite_nbd_sent_bytes_total                   payload bytes of successful reads
 package nbd

@@ -118,7 +118,7 @@ func FuzzTransmit(f *testing.F) {
 		shelf := oneExport(size)
 		export := shelf.exports["lab"].(*memExport)
 		ss, s := scripted(t, in, shelf)
-		_ = ss.transmit(export, export.Info())
+		_ = ss.transmit(context.Background(), export, export.Info())
 		if want := modelReplies(in, export.data); !bytes.Equal(s.out.Bytes(), want) {
 			t.Fatalf("replies %x, want %x", s.out.Bytes(), want)
 		}

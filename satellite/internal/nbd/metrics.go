@@ -40,8 +40,9 @@ type metrics struct {
 	refused      [refusedNot]atomic.Uint64
 	failed       [failedNot]atomic.Uint64
 	readFailures atomic.Uint64
+	lateReads    atomic.Uint64
 
-	connections, accepts, refusals, failures, requests, requestErrors, readErrors, sentBytes *prometheus.Desc
+	connections, accepts, refusals, failures, requests, requestErrors, readErrors, late, sentBytes *prometheus.Desc
 }
 
 // totals is the sum of tallies.
@@ -69,6 +70,7 @@ func newMetrics(s *Server) *metrics {
 		requests:      desc("requests_total", "NBD requests.", "command"),
 		requestErrors: desc("request_errors_total", "NBD requests answered with an error."),
 		readErrors:    desc("read_failures_total", "Reads of an NBD export that failed on the satellite."),
+		late:          desc("late_reads_total", "NBD connections ended because what they read had not arrived."),
 		sentBytes:     desc("sent_bytes_total", "Payload bytes of NBD reads."),
 	}
 }
@@ -76,7 +78,7 @@ func newMetrics(s *Server) *metrics {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		m.connections, m.accepts, m.refusals, m.failures, m.requests, m.requestErrors, m.readErrors, m.sentBytes,
+		m.connections, m.accepts, m.refusals, m.failures, m.requests, m.requestErrors, m.readErrors, m.late, m.sentBytes,
 	} {
 		ch <- d
 	}
@@ -100,6 +102,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.requests, t.others, "other")
 	counter(m.requestErrors, t.errors)
 	counter(m.readErrors, m.readFailures.Load())
+	counter(m.late, m.lateReads.Load())
 	counter(m.sentBytes, t.bytes)
 }
 

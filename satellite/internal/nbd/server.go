@@ -43,6 +43,23 @@ type FileExport interface {
 	File() (f *os.File, offset int64)
 }
 
+// Waiter is an Export whose bytes are still arriving.
+type Waiter interface {
+	// Wait returns when length bytes from offset can be read and will not change any more. It is called before each read, from the
+	// connection's goroutine: a read that waits holds up the requests behind it on its connection, and no other connection. An error, which
+	// says that the bytes did not come in time, ends the connection: the client goes elsewhere.
+	Wait(ctx context.Context, offset, length int64) error
+}
+
+// Recorder is told what a connection reads.
+type Recorder interface {
+	// Read is called for each read request before it is answered, from the connection's goroutine: it must be quick. After false no
+	// further call comes.
+	Read(offset uint64, length uint32) (more bool)
+	// Close ends the recording: the connection has ended, or Read returned false.
+	Close()
+}
+
 // Exports finds exports. It must be safe for concurrent use.
 type Exports interface {
 	// List returns what NBD_OPT_LIST shows.
@@ -74,9 +91,9 @@ type Config struct {
 	WriteTimeout time.Duration
 	// DrainTimeout is how long Serve lets replies under way finish after its context ended. Zero: DefaultDrainTimeout.
 	DrainTimeout time.Duration
-	// OnRead, if not nil, is called for each read request before it is answered, from the connection's goroutine: it must be
-	// quick. It serves for recording which parts of an image a boot reads.
-	OnRead func(export string, offset uint64, length uint32)
+	// Record, if not nil, is asked for each connection that has opened an export who wants to know its reads; it may return nil. It serves
+	// for finding out which parts of an image a boot reads.
+	Record func(export string, client netip.AddrPort) Recorder
 	// OnReadFailure, if not nil, is called when an export can't be read. The connection ends after it; withdraw the export to
 	// make its clients go elsewhere.
 	OnReadFailure func(export string, err error)
@@ -147,11 +164,14 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	sc := &scope{}
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
-	err := s.accept(ctx, ln, sc)
+	serving, cancel := context.WithCancel(ctx)
+	defer cancel()
+	err := s.accept(serving, ln, sc)
 	if ctx.Err() != nil {
 		err = nil
 	}
 	_ = ln.Close()
+	cancel() // a read that waits must not hold up the end
 	s.drain(sc)
 	return err
 }
@@ -271,9 +291,13 @@ func (s *Server) serve(ctx context.Context, ss *session) {
 	s.mu.Unlock()
 	log = log.With("export", info.Name)
 	log.Debug("nbd connection opened")
-	err = ss.transmit(export, info)
+	err = ss.transmit(ctx, export, info)
 	if cerr := export.Close(); cerr != nil {
 		log.Warn("closing an export did not work", "err", cerr)
+	}
+	if late, ok := errors.AsType[*lateRead](err); ok && !ss.scope.draining.Load() {
+		s.metrics.lateReads.Add(1)
+		log.Warn("nbd connection ended: what it read has not arrived", "err", late.err)
 	}
 	if rf, ok := errors.AsType[*readFailure](err); ok {
 		s.metrics.readFailures.Add(1)

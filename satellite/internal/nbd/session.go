@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -26,6 +27,12 @@ type readFailure struct{ err error }
 
 func (e *readFailure) Error() string { return "read export: " + e.err.Error() }
 func (e *readFailure) Unwrap() error { return e.err }
+
+// lateRead is the error of a Waiter.
+type lateRead struct{ err error }
+
+func (e *lateRead) Error() string { return e.err.Error() }
+func (e *lateRead) Unwrap() error { return e.err }
 
 // link moves the messages of the transmission phase. There are two: over any net.Conn and io.ReaderAt, and over a TCP socket
 // and a file.
@@ -54,7 +61,9 @@ type session struct {
 	head [replySize]byte
 	link link
 	size uint64
-	name string
+	ctx  context.Context // ends when the server drains
+	wait Waiter          // nil if all bytes are there
+	rec  Recorder        // nil if nobody wants to know
 
 	skip       int // payload bytes of a refused write still to come
 	skipCookie uint64
@@ -111,13 +120,18 @@ func (b *inbox) readFull(c io.Reader, p []byte) error {
 }
 
 // transmit answers requests until the client leaves, breaks the protocol, the export fails or the server drains.
-func (ss *session) transmit(export Export, info ExportInfo) error {
+func (ss *session) transmit(ctx context.Context, export Export, info ExportInfo) error {
 	link, release, err := ss.open(export, info)
 	if err != nil {
 		return err
 	}
 	defer release()
-	ss.link, ss.size, ss.name = link, uint64(info.Size), info.Name
+	ss.link, ss.size, ss.ctx = link, uint64(info.Size), ctx
+	ss.wait, _ = export.(Waiter)
+	if ss.srv.cfg.Record != nil {
+		ss.rec = ss.srv.cfg.Record(info.Name, ss.remote)
+	}
+	defer ss.closeRecorder()
 	// The deadline of the handshake ends here. A drain that began in this moment must not be undone.
 	_ = ss.conn.SetDeadline(time.Time{})
 	if ss.scope.draining.Load() {
@@ -202,11 +216,18 @@ func (ss *session) step() (bool, error) {
 }
 
 func (ss *session) read(req request) error {
-	if ss.srv.cfg.OnRead != nil {
-		ss.srv.cfg.OnRead(ss.name, req.offset, req.length)
+	if ss.rec != nil && !ss.rec.Read(req.offset, req.length) {
+		ss.closeRecorder()
+	}
+	more := ss.moreReads()
+	if ss.wait != nil {
+		if err := ss.wait.Wait(ss.ctx, int64(req.offset), int64(req.length)); err != nil {
+			return &lateRead{err}
+		}
+		more = false // the next may have to wait: nothing must stay in the socket for it
 	}
 	putSimpleReply(&ss.head, errnoNone, req.cookie)
-	if err := ss.link.reply(&ss.head, int64(req.offset), int(req.length), ss.moreReads()); err != nil {
+	if err := ss.link.reply(&ss.head, int64(req.offset), int(req.length), more); err != nil {
 		return err
 	}
 	ss.tally.reads.Add(1)
@@ -216,6 +237,13 @@ func (ss *session) read(req request) error {
 		runtime.Gosched()
 	}
 	return nil
+}
+
+func (ss *session) closeRecorder() {
+	if ss.rec != nil {
+		ss.rec.Close()
+		ss.rec = nil
+	}
 }
 
 // moreReads reports whether the next reply follows without waiting for the client, so that both may share a segment.

@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"os"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -265,21 +269,104 @@ func TestSharedSource(t *testing.T) {
 	}
 }
 
-func TestOnRead(t *testing.T) {
+// notes is a Recorder that has enough after two reads.
+type notes struct {
+	export string
+	reads  [][2]uint64
+	closed chan *notes
+}
+
+func (n *notes) Read(off uint64, length uint32) bool {
+	n.reads = append(n.reads, [2]uint64{off, uint64(length)})
+	return len(n.reads) < 2
+}
+
+func (n *notes) Close() { n.closed <- n }
+
+func TestRecord(t *testing.T) {
 	t.Parallel()
-	type seen struct {
-		export string
-		off    uint64
-		n      uint32
-	}
-	got := make(chan seen, 8)
+	closed := make(chan *notes, 8)
 	e := newFileExport(t, "lab", randomBytes(1<<16), 0)
-	c := start(t, Config{OnRead: func(name string, off uint64, n uint32) { got <- seen{name, off, n} }}, e).connect()
-	c.enter("lab")
-	c.read(5, 6)
-	if s := <-got; s != (seen{"lab", 5, 6}) {
-		t.Errorf("hook saw %+v", s)
+	var mu sync.Mutex
+	asked := 0
+	c := start(t, Config{Record: func(name string, client netip.AddrPort) Recorder {
+		mu.Lock()
+		defer mu.Unlock()
+		if asked++; asked > 2 || !client.Addr().IsLoopback() {
+			return nil
+		}
+		return &notes{export: name, closed: closed}
+	}}, e)
+	one := c.connect()
+	one.enter("lab")
+	one.read(5, 6)
+	one.read(7, 8)
+	if got := <-closed; fmt.Sprint(got.export, got.reads) != "lab[[5 6] [7 8]]" {
+		t.Errorf("recorded %s %v", got.export, got.reads)
 	}
+	one.read(9, 10)
+	two := c.connect()
+	two.enter("lab")
+	two.read(1, 2)
+	two.send(appendRequest(nil, request{command: cmdDisconnect}))
+	two.closed()
+	if got := <-closed; len(got.reads) != 1 {
+		t.Errorf("recorded %v", got.reads)
+	}
+	three := c.connect()
+	three.enter("lab")
+	three.read(1, 2)
+	if len(closed) != 0 {
+		t.Error("a recording was closed twice")
+	}
+}
+
+func TestReadsWaitForWhatArrives(t *testing.T) {
+	t.Parallel()
+	data := randomBytes(1 << 20)
+	for name, lead := range map[string]int{"file": 0, "file with an offset": 777} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := &arrivingExport{fileExport: newFileExport(t, "lab", data, lead), arrived: 4096, come: make(chan error), waiting: make(chan int64, 10)}
+			h := start(t, Config{}, e)
+			slow, quick := h.connect(), h.connect()
+			slow.enter("lab")
+			quick.enter("lab")
+			req := request{command: cmdRead, cookie: 7, offset: 100_000, length: 200_000}
+			slow.send(appendRequest(nil, req))
+			<-e.waiting
+			if got := quick.read(0, 4096); !bytes.Equal(got, data[:4096]) {
+				t.Error("what is there differs")
+			}
+			e.come <- nil
+			if got := slow.replied(7, errnoNone, 200_000); !bytes.Equal(got, data[100_000:300_000]) {
+				t.Error("what has arrived differs")
+			}
+			slow.send(appendRequest(nil, req))
+			<-e.waiting
+			e.come <- errors.New("late")
+			slow.closed()
+			if n := h.metrics.lateReads.Load(); n != 1 {
+				t.Errorf("%d late reads counted, want 1", n)
+			}
+			if n := h.metrics.readFailures.Load(); n != 0 {
+				t.Errorf("%d read failures counted: the export would be withdrawn", n)
+			}
+		})
+	}
+}
+
+// The end of the server is not held up by a read that waits.
+func TestDrainEndsWaits(t *testing.T) {
+	t.Parallel()
+	e := &arrivingExport{fileExport: newFileExport(t, "lab", randomBytes(1<<16), 0), come: make(chan error), waiting: make(chan int64, 10)}
+	h := start(t, Config{DrainTimeout: time.Hour}, e)
+	c := h.connect()
+	c.enter("lab")
+	c.send(appendRequest(nil, request{command: cmdRead, cookie: 7, length: 10}))
+	<-e.waiting
+	h.finish()
+	c.closed()
 }
 
 // TestNoAllocations holds the hot path to its promise. Allocations of the whole process are counted, the client's too.

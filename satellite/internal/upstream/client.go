@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/pki"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/rawcodec"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/state/identity"
 )
@@ -39,9 +40,6 @@ const (
 	renewRetry       = 10 * time.Minute
 	callTimeout      = 30 * time.Second
 )
-
-// readBuffer is larger than gRPC's 32 KiB: chunks then cost a quarter less time in the kernel.
-const readBuffer = 256 << 10
 
 // Defaults of Config.
 const (
@@ -67,13 +65,15 @@ type Config struct {
 	Revision func() uint64
 	// Clients may be nil.
 	Clients ClientSource
+	// Traces are sent as they come; may be nil.
+	Traces <-chan BootTrace
 	// Connected, if not nil, is told when the controller has answered and when the stream is lost.
 	Connected func(bool)
 	// Problem, if not nil, is told what a person should look at, by key; an empty text says that it is over.
 	Problem func(key, text string)
 	// Build is this program's version.
 	Build string
-	// ReportInterval is the time between reports without a change; StallTimeout is how long a chunk may take. Zero means the default.
+	// ReportInterval is the time between reports without a change; StallTimeout is how long nothing may arrive of what was asked for. Zero means the default.
 	ReportInterval, StallTimeout time.Duration
 	// Dial makes the TCP connections; nil: net.Dialer.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
@@ -84,7 +84,7 @@ type Config struct {
 	Metrics prometheus.Registerer
 }
 
-// Client is the connection to the controller. Manifest, Fetch and StatusChanged are safe for concurrent use.
+// Client is the connection to the controller. Manifest, PlanSync, Fetch, FetchDelta and StatusChanged are safe for concurrent use.
 type Client struct {
 	cfg     Config
 	log     *slog.Logger
@@ -217,7 +217,7 @@ func (c *Client) dial() (l *link, refused func() error, err error) {
 	if l.control, err = c.conn(cfg); err != nil {
 		return nil, nil, err
 	}
-	if l.bulk, err = c.conn(cfg.Clone()); err != nil {
+	if l.bulk, err = c.conn(cfg.Clone(), rawcodec.DialOptions()...); err != nil {
 		_ = l.control.Close()
 		return nil, nil, err
 	}
@@ -229,13 +229,13 @@ func (c *Client) dial() (l *link, refused func() error, err error) {
 	}, nil
 }
 
-func (c *Client) conn(cfg *tls.Config) (*grpc.ClientConn, error) {
+func (c *Client) conn(cfg *tls.Config, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithUserAgent("ltsp-satellite/" + c.cfg.Build),
-		grpc.WithReadBufferSize(readBuffer),
 	}
+	opts = append(opts, more...)
 	if c.cfg.Dial != nil {
 		opts = append(opts, grpc.WithContextDialer(c.cfg.Dial))
 	}

@@ -51,12 +51,24 @@ func desired(p *satellitev1.DesiredState) (d *config.Desired, problems []string)
 		d.GossipKey = nil
 	}
 	d.Boot = policy(p.GetBoot())
+	transfer, err := transferPolicy(p.GetTransfer())
+	if err != nil {
+		refuse("transfer window", p.GetTransfer().GetWindow(), err)
+	}
+	d.Transfer = transfer
 	return d, problems
 }
 
 func policy(b *satellitev1.BootPolicy) config.Policy {
 	return config.Policy{KernelParameters: b.GetKernelParameters(), Shell: b.GetShell(), Initrd: b.GetInitrd(), Boot: b.GetBoot(),
 		NBDTimeout: duration(b.GetNbdTimeout()), DeadTimeout: duration(b.GetDeadTimeout())}
+}
+
+// transferPolicy converts a policy. With an unusable window the rest holds, and any time will do.
+func transferPolicy(t *satellitev1.TransferPolicy) (config.Transfer, error) {
+	window, err := config.ParseWindow(t.GetWindow())
+	return config.Transfer{BytesPerSecond: t.GetBytesPerSecond(), Window: window, LazyWait: duration(t.GetLazyWait()),
+		CompleteOnly: t.GetCompleteOnly()}, err
 }
 
 // duration is 0 for nil and for what is negative.

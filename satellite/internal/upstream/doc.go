@@ -1,10 +1,10 @@
 // Package upstream is the satellite's side of the connection to the controller, and the only importer of generated code in the satellite. It
-// joins a site (Join), keeps one stream open over which desired state comes down and reports go up (Client.Run), gets manifests and chunks
-// (Client.Manifest, Client.Fetch) and renews the certificate.
+// joins a site (Join), keeps one stream open over which desired state comes down and reports go up (Client.Run), asks how a version should
+// come (Client.PlanSync), gets manifests, chunks and deltas (Client.Manifest, Client.Fetch, Client.FetchDelta) and renews the certificate.
 //
 // # Connections
 //
-// Two TLS connections: one for the stream and small calls, one for chunks, so that a report does not queue behind megabytes. Keepalive pings
+// Two TLS connections: one for the stream and small calls, one for chunks and deltas, so that a report does not queue behind megabytes. Keepalive pings
 // after 15 s of silence find a dead WAN within 25 s. After a failure the next attempt waits 0.5 s plus a random part of 1 s, 2 s, 4 s ... 60 s; the
 // stream's first message ends the series.
 //

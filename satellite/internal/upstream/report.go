@@ -9,6 +9,7 @@ import (
 	satellitev1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 )
 
 // MaxProblems is how many problem lines a report carries; further ones are cut.
@@ -40,6 +41,7 @@ const (
 	VersionFetching
 	VersionVerified
 	VersionFailed
+	VersionServing // clients can boot it while it arrives
 )
 
 // VersionStatus is one wanted version.
@@ -52,6 +54,34 @@ type VersionStatus struct {
 	BytesTotal   uint64
 	BytesFetched uint64
 	Error        string
+	Plan         config.Plan // the zero Plan: none yet
+	// Started and Finished are when the transfer began and ended; zero: not yet.
+	Started, Finished time.Time
+	Behind            string // what makes it slower than planned; empty if it is not
+}
+
+// BootTrace tells which parts of a version's disk clients read while they booted, first reads first.
+type BootTrace struct {
+	ID     manifest.ID
+	Ranges []TraceRange // at most MaxTraceRanges are sent
+	Boots  int
+}
+
+// TraceRange is a part of a disk.
+type TraceRange struct {
+	Offset uint64
+	Length uint32
+}
+
+// MaxTraceRanges is how many ranges a BootTrace carries.
+const MaxTraceRanges = 4096
+
+func (t *BootTrace) proto() *satellitev1.ConnectRequest {
+	p := &satellitev1.BootTrace{Id: t.ID[:], Boots: uint32(t.Boots)}
+	for _, r := range t.Ranges[:min(len(t.Ranges), MaxTraceRanges)] {
+		p.Ranges = append(p.Ranges, &satellitev1.TraceRange{Offset: r.Offset, Length: r.Length})
+	}
+	return &satellitev1.ConnectRequest{Message: &satellitev1.ConnectRequest_Trace{Trace: p}}
 }
 
 // Member is a member of the gossip cluster. State is "alive", "suspect", "dead" or "left".
@@ -107,6 +137,8 @@ func (s VersionState) proto() satellitev1.VersionState {
 		return satellitev1.VersionState_VERSION_STATE_VERIFIED
 	case VersionFailed:
 		return satellitev1.VersionState_VERSION_STATE_FAILED
+	case VersionServing:
+		return satellitev1.VersionState_VERSION_STATE_SERVING
 	}
 	return satellitev1.VersionState_VERSION_STATE_UNSPECIFIED
 }
@@ -117,15 +149,26 @@ func (s *Status) proto(build string, now time.Time) *satellitev1.StatusReport {
 		Problems: s.Problems[:min(len(s.Problems), MaxProblems)], Time: timestamppb.New(now), Build: build,
 		Started: timestamppb.New(s.Started), MemoryBytes: s.MemoryBytes, NbdConnections: s.NBDConnections,
 	}
-	for _, v := range s.Versions {
-		p.Versions = append(p.Versions, &satellitev1.VersionStatus{Image: v.Image, Number: v.Number, Id: v.ID[:], State: v.State.proto(),
-			BytesDone: v.BytesDone, BytesTotal: v.BytesTotal, Error: v.Error, BytesFetched: v.BytesFetched})
+	for i := range s.Versions {
+		p.Versions = append(p.Versions, s.Versions[i].proto())
 	}
 	for _, m := range s.Members {
 		p.Members = append(p.Members, &satellitev1.Member{Name: m.Name, Address: m.Address, State: m.State, Versions: m.Versions})
 	}
 	for _, n := range s.Subnets {
 		p.Subnets = append(p.Subnets, &satellitev1.SubnetStatus{Name: n.Name, State: n.State, Leases: n.Leases, RangeSize: n.RangeSize})
+	}
+	return p
+}
+
+func (v *VersionStatus) proto() *satellitev1.VersionStatus {
+	p := &satellitev1.VersionStatus{Image: v.Image, Number: v.Number, Id: v.ID[:], State: v.State.proto(), BytesDone: v.BytesDone,
+		BytesTotal: v.BytesTotal, Error: v.Error, BytesFetched: v.BytesFetched, Plan: planProto(&v.Plan), Behind: v.Behind}
+	if !v.Started.IsZero() {
+		p.Started = timestamppb.New(v.Started)
+	}
+	if !v.Finished.IsZero() {
+		p.Finished = timestamppb.New(v.Finished)
 	}
 	return p
 }

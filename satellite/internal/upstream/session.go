@@ -169,6 +169,10 @@ func (c *Client) send(ctx context.Context, stream linkStream, l *link) error {
 				return err
 			}
 			tick.Reset(c.cfg.ReportInterval)
+		case t := <-c.cfg.Traces:
+			if err := stream.Send(t.proto()); err != nil {
+				return fmt.Errorf("send boot trace: %w", err)
+			}
 		case <-c.cfg.Clients.Notify():
 			if err := c.reportClients(stream); err != nil {
 				return err

@@ -214,34 +214,34 @@ func TestFetchAndManifest(t *testing.T) {
 	c.Want(nil, v)
 	s := start(t, join(t, c), func(cfg *upstream.Config) { cfg.StallTimeout = 200 * time.Millisecond })
 	wait(t, "connection", s.online)
-	signed, err := s.Manifest(t.Context(), v.ID)
+	signed, err := s.Manifest(t.Context(), v.ID, "*")
 	if err != nil || !bytes.Equal(signed, v.Signed) {
 		t.Fatalf("manifest of %d bytes, %v", len(signed), err)
 	}
 	if _, err := s.Manifest(t.Context(), manifest.ID{9}); !errors.Is(err, upstream.ErrNotAssigned) {
 		t.Errorf("unknown manifest: %v", err)
 	}
-	var ids []chunk.ID
-	for _, r := range v.Manifest.Artifacts[0].Chunks {
-		ids = append(ids, r.ID)
+	if short, err := s.Manifest(t.Context(), v.ID); err != nil || len(short) >= len(signed)-36*len(v.Manifest.Artifacts[0].Chunks) {
+		t.Errorf("manifest without lists has %d of %d bytes, %v", len(short), len(signed), err)
 	}
+	refs := v.Manifest.Artifacts[0].Chunks
 	n := 0
-	err = s.Fetch(t.Context(), v.ID, ids, func(id chunk.ID, data []byte) error {
-		if id != ids[n] || !bytes.Equal(data, v.Chunks[id]) {
+	err = s.Fetch(t.Context(), v.ID, refs, func(id chunk.ID, data []byte) error {
+		if id != refs[n].ID || !bytes.Equal(data, v.Chunks[id]) {
 			t.Errorf("chunk %d differs", n)
 		}
 		n++
 		return nil
 	})
-	if err != nil || n != len(ids) {
-		t.Errorf("%d of %d chunks, %v", n, len(ids), err)
+	if err != nil || n != len(refs) {
+		t.Errorf("%d of %d chunks, %v", n, len(refs), err)
 	}
 	stop := errors.New("stop")
-	if err := s.Fetch(t.Context(), v.ID, ids, func(chunk.ID, []byte) error { return stop }); !errors.Is(err, stop) {
+	if err := s.Fetch(t.Context(), v.ID, refs, func(chunk.ID, []byte) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("error of deliver came back as %v", err)
 	}
 	c.Do(func(c *fakecontroller.Controller) { c.Hang = true })
-	if err := s.Fetch(t.Context(), v.ID, ids, nil); err == nil || !strings.Contains(err.Error(), "no chunk arrived") {
+	if err := s.Fetch(t.Context(), v.ID, refs, nil); err == nil || !strings.Contains(err.Error(), "nothing arrived") {
 		t.Errorf("silent controller: %v", err)
 	}
 }

@@ -34,9 +34,10 @@ type Site struct {
 	Boot    *v1.BootPolicy         `protobuf:"bytes,4,opt,name=boot,proto3" json:"boot,omitempty"`
 	Created *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created,proto3" json:"created,omitempty"`
 	// Grows with each change. An update that carries another revision than 0 or the present one is refused.
-	Revision      uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	Satellites    uint32 `protobuf:"varint,7,opt,name=satellites,proto3" json:"satellites,omitempty"`
-	Clients       uint32 `protobuf:"varint,8,opt,name=clients,proto3" json:"clients,omitempty"`
+	Revision      uint64             `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	Satellites    uint32             `protobuf:"varint,7,opt,name=satellites,proto3" json:"satellites,omitempty"`
+	Clients       uint32             `protobuf:"varint,8,opt,name=clients,proto3" json:"clients,omitempty"`
+	Transfer      *v1.TransferPolicy `protobuf:"bytes,9,opt,name=transfer,proto3" json:"transfer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -125,6 +126,13 @@ func (x *Site) GetClients() uint32 {
 		return x.Clients
 	}
 	return 0
+}
+
+func (x *Site) GetTransfer() *v1.TransferPolicy {
+	if x != nil {
+		return x.Transfer
+	}
+	return nil
 }
 
 type CreateSiteRequest struct {
@@ -2594,7 +2602,7 @@ var File_ltsp_admin_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_ltsp_admin_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x19ltsp/admin/v1/fleet.proto\x12\rltsp.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!ltsp/satellite/v1/satellite.proto\"\x93\x02\n" +
+	"\x19ltsp/admin/v1/fleet.proto\x12\rltsp.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!ltsp/satellite/v1/satellite.proto\"\xd2\x02\n" +
 	"\x04Site\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
@@ -2605,7 +2613,8 @@ const file_ltsp_admin_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"satellites\x18\a \x01(\rR\n" +
 	"satellites\x12\x18\n" +
-	"\aclients\x18\b \x01(\rR\aclients\"<\n" +
+	"\aclients\x18\b \x01(\rR\aclients\x12=\n" +
+	"\btransfer\x18\t \x01(\v2!.ltsp.satellite.v1.TransferPolicyR\btransfer\"<\n" +
 	"\x11CreateSiteRequest\x12'\n" +
 	"\x04site\x18\x01 \x01(\v2\x13.ltsp.admin.v1.SiteR\x04site\"=\n" +
 	"\x12CreateSiteResponse\x12'\n" +
@@ -2841,98 +2850,100 @@ var file_ltsp_admin_v1_fleet_proto_goTypes = []any{
 	(*WatchResponse)(nil),           // 51: ltsp.admin.v1.WatchResponse
 	(*v1.BootPolicy)(nil),           // 52: ltsp.satellite.v1.BootPolicy
 	(*timestamppb.Timestamp)(nil),   // 53: google.protobuf.Timestamp
-	(*v1.Subnet)(nil),               // 54: ltsp.satellite.v1.Subnet
-	(*v1.StatusReport)(nil),         // 55: ltsp.satellite.v1.StatusReport
-	(*v1.Client)(nil),               // 56: ltsp.satellite.v1.Client
-	(*v1.ClientReport)(nil),         // 57: ltsp.satellite.v1.ClientReport
-	(*durationpb.Duration)(nil),     // 58: google.protobuf.Duration
+	(*v1.TransferPolicy)(nil),       // 54: ltsp.satellite.v1.TransferPolicy
+	(*v1.Subnet)(nil),               // 55: ltsp.satellite.v1.Subnet
+	(*v1.StatusReport)(nil),         // 56: ltsp.satellite.v1.StatusReport
+	(*v1.Client)(nil),               // 57: ltsp.satellite.v1.Client
+	(*v1.ClientReport)(nil),         // 58: ltsp.satellite.v1.ClientReport
+	(*durationpb.Duration)(nil),     // 59: google.protobuf.Duration
 }
 var file_ltsp_admin_v1_fleet_proto_depIdxs = []int32{
 	52, // 0: ltsp.admin.v1.Site.boot:type_name -> ltsp.satellite.v1.BootPolicy
 	53, // 1: ltsp.admin.v1.Site.created:type_name -> google.protobuf.Timestamp
-	0,  // 2: ltsp.admin.v1.CreateSiteRequest.site:type_name -> ltsp.admin.v1.Site
-	0,  // 3: ltsp.admin.v1.CreateSiteResponse.site:type_name -> ltsp.admin.v1.Site
-	0,  // 4: ltsp.admin.v1.UpdateSiteRequest.site:type_name -> ltsp.admin.v1.Site
-	0,  // 5: ltsp.admin.v1.UpdateSiteResponse.site:type_name -> ltsp.admin.v1.Site
-	0,  // 6: ltsp.admin.v1.ListSitesResponse.sites:type_name -> ltsp.admin.v1.Site
-	0,  // 7: ltsp.admin.v1.GetSiteResponse.site:type_name -> ltsp.admin.v1.Site
-	54, // 8: ltsp.admin.v1.Subnet.subnet:type_name -> ltsp.satellite.v1.Subnet
-	11, // 9: ltsp.admin.v1.CreateSubnetRequest.subnet:type_name -> ltsp.admin.v1.Subnet
-	11, // 10: ltsp.admin.v1.CreateSubnetResponse.subnet:type_name -> ltsp.admin.v1.Subnet
-	11, // 11: ltsp.admin.v1.UpdateSubnetRequest.subnet:type_name -> ltsp.admin.v1.Subnet
-	11, // 12: ltsp.admin.v1.UpdateSubnetResponse.subnet:type_name -> ltsp.admin.v1.Subnet
-	11, // 13: ltsp.admin.v1.ListSubnetsResponse.subnets:type_name -> ltsp.admin.v1.Subnet
-	53, // 14: ltsp.admin.v1.Satellite.enrolled:type_name -> google.protobuf.Timestamp
-	53, // 15: ltsp.admin.v1.Satellite.last_seen:type_name -> google.protobuf.Timestamp
-	53, // 16: ltsp.admin.v1.Satellite.certificate_expires:type_name -> google.protobuf.Timestamp
-	55, // 17: ltsp.admin.v1.Satellite.status:type_name -> ltsp.satellite.v1.StatusReport
-	20, // 18: ltsp.admin.v1.ListSatellitesResponse.satellites:type_name -> ltsp.admin.v1.Satellite
-	20, // 19: ltsp.admin.v1.GetSatelliteResponse.satellite:type_name -> ltsp.admin.v1.Satellite
-	56, // 20: ltsp.admin.v1.Client.config:type_name -> ltsp.satellite.v1.Client
-	57, // 21: ltsp.admin.v1.Client.report:type_name -> ltsp.satellite.v1.ClientReport
-	29, // 22: ltsp.admin.v1.ListClientsResponse.clients:type_name -> ltsp.admin.v1.Client
-	29, // 23: ltsp.admin.v1.GetClientResponse.client:type_name -> ltsp.admin.v1.Client
-	56, // 24: ltsp.admin.v1.SetClientRequest.config:type_name -> ltsp.satellite.v1.Client
-	29, // 25: ltsp.admin.v1.SetClientResponse.client:type_name -> ltsp.admin.v1.Client
-	53, // 26: ltsp.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	53, // 27: ltsp.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	58, // 28: ltsp.admin.v1.CreateTokenRequest.lifetime:type_name -> google.protobuf.Duration
-	38, // 29: ltsp.admin.v1.CreateTokenResponse.token:type_name -> ltsp.admin.v1.Token
-	38, // 30: ltsp.admin.v1.ListTokensResponse.tokens:type_name -> ltsp.admin.v1.Token
-	53, // 31: ltsp.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	45, // 32: ltsp.admin.v1.ListAuditResponse.entries:type_name -> ltsp.admin.v1.AuditEntry
-	53, // 33: ltsp.admin.v1.GetVersionResponse.started:type_name -> google.protobuf.Timestamp
-	1,  // 34: ltsp.admin.v1.SiteService.CreateSite:input_type -> ltsp.admin.v1.CreateSiteRequest
-	3,  // 35: ltsp.admin.v1.SiteService.UpdateSite:input_type -> ltsp.admin.v1.UpdateSiteRequest
-	5,  // 36: ltsp.admin.v1.SiteService.ListSites:input_type -> ltsp.admin.v1.ListSitesRequest
-	7,  // 37: ltsp.admin.v1.SiteService.GetSite:input_type -> ltsp.admin.v1.GetSiteRequest
-	9,  // 38: ltsp.admin.v1.SiteService.DeleteSite:input_type -> ltsp.admin.v1.DeleteSiteRequest
-	12, // 39: ltsp.admin.v1.SubnetService.CreateSubnet:input_type -> ltsp.admin.v1.CreateSubnetRequest
-	14, // 40: ltsp.admin.v1.SubnetService.UpdateSubnet:input_type -> ltsp.admin.v1.UpdateSubnetRequest
-	16, // 41: ltsp.admin.v1.SubnetService.ListSubnets:input_type -> ltsp.admin.v1.ListSubnetsRequest
-	18, // 42: ltsp.admin.v1.SubnetService.DeleteSubnet:input_type -> ltsp.admin.v1.DeleteSubnetRequest
-	21, // 43: ltsp.admin.v1.SatelliteService.ListSatellites:input_type -> ltsp.admin.v1.ListSatellitesRequest
-	23, // 44: ltsp.admin.v1.SatelliteService.GetSatellite:input_type -> ltsp.admin.v1.GetSatelliteRequest
-	25, // 45: ltsp.admin.v1.SatelliteService.RevokeSatellite:input_type -> ltsp.admin.v1.RevokeSatelliteRequest
-	27, // 46: ltsp.admin.v1.SatelliteService.DeleteSatellite:input_type -> ltsp.admin.v1.DeleteSatelliteRequest
-	30, // 47: ltsp.admin.v1.ClientService.ListClients:input_type -> ltsp.admin.v1.ListClientsRequest
-	32, // 48: ltsp.admin.v1.ClientService.GetClient:input_type -> ltsp.admin.v1.GetClientRequest
-	34, // 49: ltsp.admin.v1.ClientService.SetClient:input_type -> ltsp.admin.v1.SetClientRequest
-	36, // 50: ltsp.admin.v1.ClientService.DeleteClient:input_type -> ltsp.admin.v1.DeleteClientRequest
-	39, // 51: ltsp.admin.v1.TokenService.CreateToken:input_type -> ltsp.admin.v1.CreateTokenRequest
-	41, // 52: ltsp.admin.v1.TokenService.ListTokens:input_type -> ltsp.admin.v1.ListTokensRequest
-	43, // 53: ltsp.admin.v1.TokenService.RevokeToken:input_type -> ltsp.admin.v1.RevokeTokenRequest
-	46, // 54: ltsp.admin.v1.AuditService.ListAudit:input_type -> ltsp.admin.v1.ListAuditRequest
-	48, // 55: ltsp.admin.v1.ServerService.GetVersion:input_type -> ltsp.admin.v1.GetVersionRequest
-	50, // 56: ltsp.admin.v1.ServerService.Watch:input_type -> ltsp.admin.v1.WatchRequest
-	2,  // 57: ltsp.admin.v1.SiteService.CreateSite:output_type -> ltsp.admin.v1.CreateSiteResponse
-	4,  // 58: ltsp.admin.v1.SiteService.UpdateSite:output_type -> ltsp.admin.v1.UpdateSiteResponse
-	6,  // 59: ltsp.admin.v1.SiteService.ListSites:output_type -> ltsp.admin.v1.ListSitesResponse
-	8,  // 60: ltsp.admin.v1.SiteService.GetSite:output_type -> ltsp.admin.v1.GetSiteResponse
-	10, // 61: ltsp.admin.v1.SiteService.DeleteSite:output_type -> ltsp.admin.v1.DeleteSiteResponse
-	13, // 62: ltsp.admin.v1.SubnetService.CreateSubnet:output_type -> ltsp.admin.v1.CreateSubnetResponse
-	15, // 63: ltsp.admin.v1.SubnetService.UpdateSubnet:output_type -> ltsp.admin.v1.UpdateSubnetResponse
-	17, // 64: ltsp.admin.v1.SubnetService.ListSubnets:output_type -> ltsp.admin.v1.ListSubnetsResponse
-	19, // 65: ltsp.admin.v1.SubnetService.DeleteSubnet:output_type -> ltsp.admin.v1.DeleteSubnetResponse
-	22, // 66: ltsp.admin.v1.SatelliteService.ListSatellites:output_type -> ltsp.admin.v1.ListSatellitesResponse
-	24, // 67: ltsp.admin.v1.SatelliteService.GetSatellite:output_type -> ltsp.admin.v1.GetSatelliteResponse
-	26, // 68: ltsp.admin.v1.SatelliteService.RevokeSatellite:output_type -> ltsp.admin.v1.RevokeSatelliteResponse
-	28, // 69: ltsp.admin.v1.SatelliteService.DeleteSatellite:output_type -> ltsp.admin.v1.DeleteSatelliteResponse
-	31, // 70: ltsp.admin.v1.ClientService.ListClients:output_type -> ltsp.admin.v1.ListClientsResponse
-	33, // 71: ltsp.admin.v1.ClientService.GetClient:output_type -> ltsp.admin.v1.GetClientResponse
-	35, // 72: ltsp.admin.v1.ClientService.SetClient:output_type -> ltsp.admin.v1.SetClientResponse
-	37, // 73: ltsp.admin.v1.ClientService.DeleteClient:output_type -> ltsp.admin.v1.DeleteClientResponse
-	40, // 74: ltsp.admin.v1.TokenService.CreateToken:output_type -> ltsp.admin.v1.CreateTokenResponse
-	42, // 75: ltsp.admin.v1.TokenService.ListTokens:output_type -> ltsp.admin.v1.ListTokensResponse
-	44, // 76: ltsp.admin.v1.TokenService.RevokeToken:output_type -> ltsp.admin.v1.RevokeTokenResponse
-	47, // 77: ltsp.admin.v1.AuditService.ListAudit:output_type -> ltsp.admin.v1.ListAuditResponse
-	49, // 78: ltsp.admin.v1.ServerService.GetVersion:output_type -> ltsp.admin.v1.GetVersionResponse
-	51, // 79: ltsp.admin.v1.ServerService.Watch:output_type -> ltsp.admin.v1.WatchResponse
-	57, // [57:80] is the sub-list for method output_type
-	34, // [34:57] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	54, // 2: ltsp.admin.v1.Site.transfer:type_name -> ltsp.satellite.v1.TransferPolicy
+	0,  // 3: ltsp.admin.v1.CreateSiteRequest.site:type_name -> ltsp.admin.v1.Site
+	0,  // 4: ltsp.admin.v1.CreateSiteResponse.site:type_name -> ltsp.admin.v1.Site
+	0,  // 5: ltsp.admin.v1.UpdateSiteRequest.site:type_name -> ltsp.admin.v1.Site
+	0,  // 6: ltsp.admin.v1.UpdateSiteResponse.site:type_name -> ltsp.admin.v1.Site
+	0,  // 7: ltsp.admin.v1.ListSitesResponse.sites:type_name -> ltsp.admin.v1.Site
+	0,  // 8: ltsp.admin.v1.GetSiteResponse.site:type_name -> ltsp.admin.v1.Site
+	55, // 9: ltsp.admin.v1.Subnet.subnet:type_name -> ltsp.satellite.v1.Subnet
+	11, // 10: ltsp.admin.v1.CreateSubnetRequest.subnet:type_name -> ltsp.admin.v1.Subnet
+	11, // 11: ltsp.admin.v1.CreateSubnetResponse.subnet:type_name -> ltsp.admin.v1.Subnet
+	11, // 12: ltsp.admin.v1.UpdateSubnetRequest.subnet:type_name -> ltsp.admin.v1.Subnet
+	11, // 13: ltsp.admin.v1.UpdateSubnetResponse.subnet:type_name -> ltsp.admin.v1.Subnet
+	11, // 14: ltsp.admin.v1.ListSubnetsResponse.subnets:type_name -> ltsp.admin.v1.Subnet
+	53, // 15: ltsp.admin.v1.Satellite.enrolled:type_name -> google.protobuf.Timestamp
+	53, // 16: ltsp.admin.v1.Satellite.last_seen:type_name -> google.protobuf.Timestamp
+	53, // 17: ltsp.admin.v1.Satellite.certificate_expires:type_name -> google.protobuf.Timestamp
+	56, // 18: ltsp.admin.v1.Satellite.status:type_name -> ltsp.satellite.v1.StatusReport
+	20, // 19: ltsp.admin.v1.ListSatellitesResponse.satellites:type_name -> ltsp.admin.v1.Satellite
+	20, // 20: ltsp.admin.v1.GetSatelliteResponse.satellite:type_name -> ltsp.admin.v1.Satellite
+	57, // 21: ltsp.admin.v1.Client.config:type_name -> ltsp.satellite.v1.Client
+	58, // 22: ltsp.admin.v1.Client.report:type_name -> ltsp.satellite.v1.ClientReport
+	29, // 23: ltsp.admin.v1.ListClientsResponse.clients:type_name -> ltsp.admin.v1.Client
+	29, // 24: ltsp.admin.v1.GetClientResponse.client:type_name -> ltsp.admin.v1.Client
+	57, // 25: ltsp.admin.v1.SetClientRequest.config:type_name -> ltsp.satellite.v1.Client
+	29, // 26: ltsp.admin.v1.SetClientResponse.client:type_name -> ltsp.admin.v1.Client
+	53, // 27: ltsp.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	53, // 28: ltsp.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	59, // 29: ltsp.admin.v1.CreateTokenRequest.lifetime:type_name -> google.protobuf.Duration
+	38, // 30: ltsp.admin.v1.CreateTokenResponse.token:type_name -> ltsp.admin.v1.Token
+	38, // 31: ltsp.admin.v1.ListTokensResponse.tokens:type_name -> ltsp.admin.v1.Token
+	53, // 32: ltsp.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	45, // 33: ltsp.admin.v1.ListAuditResponse.entries:type_name -> ltsp.admin.v1.AuditEntry
+	53, // 34: ltsp.admin.v1.GetVersionResponse.started:type_name -> google.protobuf.Timestamp
+	1,  // 35: ltsp.admin.v1.SiteService.CreateSite:input_type -> ltsp.admin.v1.CreateSiteRequest
+	3,  // 36: ltsp.admin.v1.SiteService.UpdateSite:input_type -> ltsp.admin.v1.UpdateSiteRequest
+	5,  // 37: ltsp.admin.v1.SiteService.ListSites:input_type -> ltsp.admin.v1.ListSitesRequest
+	7,  // 38: ltsp.admin.v1.SiteService.GetSite:input_type -> ltsp.admin.v1.GetSiteRequest
+	9,  // 39: ltsp.admin.v1.SiteService.DeleteSite:input_type -> ltsp.admin.v1.DeleteSiteRequest
+	12, // 40: ltsp.admin.v1.SubnetService.CreateSubnet:input_type -> ltsp.admin.v1.CreateSubnetRequest
+	14, // 41: ltsp.admin.v1.SubnetService.UpdateSubnet:input_type -> ltsp.admin.v1.UpdateSubnetRequest
+	16, // 42: ltsp.admin.v1.SubnetService.ListSubnets:input_type -> ltsp.admin.v1.ListSubnetsRequest
+	18, // 43: ltsp.admin.v1.SubnetService.DeleteSubnet:input_type -> ltsp.admin.v1.DeleteSubnetRequest
+	21, // 44: ltsp.admin.v1.SatelliteService.ListSatellites:input_type -> ltsp.admin.v1.ListSatellitesRequest
+	23, // 45: ltsp.admin.v1.SatelliteService.GetSatellite:input_type -> ltsp.admin.v1.GetSatelliteRequest
+	25, // 46: ltsp.admin.v1.SatelliteService.RevokeSatellite:input_type -> ltsp.admin.v1.RevokeSatelliteRequest
+	27, // 47: ltsp.admin.v1.SatelliteService.DeleteSatellite:input_type -> ltsp.admin.v1.DeleteSatelliteRequest
+	30, // 48: ltsp.admin.v1.ClientService.ListClients:input_type -> ltsp.admin.v1.ListClientsRequest
+	32, // 49: ltsp.admin.v1.ClientService.GetClient:input_type -> ltsp.admin.v1.GetClientRequest
+	34, // 50: ltsp.admin.v1.ClientService.SetClient:input_type -> ltsp.admin.v1.SetClientRequest
+	36, // 51: ltsp.admin.v1.ClientService.DeleteClient:input_type -> ltsp.admin.v1.DeleteClientRequest
+	39, // 52: ltsp.admin.v1.TokenService.CreateToken:input_type -> ltsp.admin.v1.CreateTokenRequest
+	41, // 53: ltsp.admin.v1.TokenService.ListTokens:input_type -> ltsp.admin.v1.ListTokensRequest
+	43, // 54: ltsp.admin.v1.TokenService.RevokeToken:input_type -> ltsp.admin.v1.RevokeTokenRequest
+	46, // 55: ltsp.admin.v1.AuditService.ListAudit:input_type -> ltsp.admin.v1.ListAuditRequest
+	48, // 56: ltsp.admin.v1.ServerService.GetVersion:input_type -> ltsp.admin.v1.GetVersionRequest
+	50, // 57: ltsp.admin.v1.ServerService.Watch:input_type -> ltsp.admin.v1.WatchRequest
+	2,  // 58: ltsp.admin.v1.SiteService.CreateSite:output_type -> ltsp.admin.v1.CreateSiteResponse
+	4,  // 59: ltsp.admin.v1.SiteService.UpdateSite:output_type -> ltsp.admin.v1.UpdateSiteResponse
+	6,  // 60: ltsp.admin.v1.SiteService.ListSites:output_type -> ltsp.admin.v1.ListSitesResponse
+	8,  // 61: ltsp.admin.v1.SiteService.GetSite:output_type -> ltsp.admin.v1.GetSiteResponse
+	10, // 62: ltsp.admin.v1.SiteService.DeleteSite:output_type -> ltsp.admin.v1.DeleteSiteResponse
+	13, // 63: ltsp.admin.v1.SubnetService.CreateSubnet:output_type -> ltsp.admin.v1.CreateSubnetResponse
+	15, // 64: ltsp.admin.v1.SubnetService.UpdateSubnet:output_type -> ltsp.admin.v1.UpdateSubnetResponse
+	17, // 65: ltsp.admin.v1.SubnetService.ListSubnets:output_type -> ltsp.admin.v1.ListSubnetsResponse
+	19, // 66: ltsp.admin.v1.SubnetService.DeleteSubnet:output_type -> ltsp.admin.v1.DeleteSubnetResponse
+	22, // 67: ltsp.admin.v1.SatelliteService.ListSatellites:output_type -> ltsp.admin.v1.ListSatellitesResponse
+	24, // 68: ltsp.admin.v1.SatelliteService.GetSatellite:output_type -> ltsp.admin.v1.GetSatelliteResponse
+	26, // 69: ltsp.admin.v1.SatelliteService.RevokeSatellite:output_type -> ltsp.admin.v1.RevokeSatelliteResponse
+	28, // 70: ltsp.admin.v1.SatelliteService.DeleteSatellite:output_type -> ltsp.admin.v1.DeleteSatelliteResponse
+	31, // 71: ltsp.admin.v1.ClientService.ListClients:output_type -> ltsp.admin.v1.ListClientsResponse
+	33, // 72: ltsp.admin.v1.ClientService.GetClient:output_type -> ltsp.admin.v1.GetClientResponse
+	35, // 73: ltsp.admin.v1.ClientService.SetClient:output_type -> ltsp.admin.v1.SetClientResponse
+	37, // 74: ltsp.admin.v1.ClientService.DeleteClient:output_type -> ltsp.admin.v1.DeleteClientResponse
+	40, // 75: ltsp.admin.v1.TokenService.CreateToken:output_type -> ltsp.admin.v1.CreateTokenResponse
+	42, // 76: ltsp.admin.v1.TokenService.ListTokens:output_type -> ltsp.admin.v1.ListTokensResponse
+	44, // 77: ltsp.admin.v1.TokenService.RevokeToken:output_type -> ltsp.admin.v1.RevokeTokenResponse
+	47, // 78: ltsp.admin.v1.AuditService.ListAudit:output_type -> ltsp.admin.v1.ListAuditResponse
+	49, // 79: ltsp.admin.v1.ServerService.GetVersion:output_type -> ltsp.admin.v1.GetVersionResponse
+	51, // 80: ltsp.admin.v1.ServerService.Watch:output_type -> ltsp.admin.v1.WatchResponse
+	58, // [58:81] is the sub-list for method output_type
+	35, // [35:58] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_ltsp_admin_v1_fleet_proto_init() }

@@ -9,8 +9,10 @@
 package adminv1
 
 import (
+	v1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -336,7 +338,9 @@ type PublishVersionRequest struct {
 	// The unsigned manifest as internal/manifest encodes it; number, publisher and time are the controller's to fill.
 	Draft []byte `protobuf:"bytes,1,opt,name=draft,proto3" json:"draft,omitempty"`
 	// Channels to point to the new version.
-	Channels      []string `protobuf:"bytes,2,rep,name=channels,proto3" json:"channels,omitempty"`
+	Channels []string `protobuf:"bytes,2,rep,name=channels,proto3" json:"channels,omitempty"`
+	// Where the squashfs comes from, if its chunks were not uploaded.
+	Delta         *DeltaSource `protobuf:"bytes,3,opt,name=delta,proto3" json:"delta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -385,6 +389,129 @@ func (x *PublishVersionRequest) GetChannels() []string {
 	return nil
 }
 
+func (x *PublishVersionRequest) GetDelta() *DeltaSource {
+	if x != nil {
+		return x.Delta
+	}
+	return nil
+}
+
+// DeltaSource tells that the squashfs of a draft comes as a delta from a version that the controller has. The draft names the squashfs's
+// size and SHA-256; its chunks are cut by the controller.
+type DeltaSource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the squashfs that the delta begins at; a version that consists of it must exist.
+	BaseSha256 []byte `protobuf:"bytes,1,opt,name=base_sha256,json=baseSha256,proto3" json:"base_sha256,omitempty"`
+	// The delta file's chunks (internal/chunk, cut by size), uploaded before.
+	Chunks        []*DeltaChunk `protobuf:"bytes,2,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	Sha256        []byte        `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeltaSource) Reset() {
+	*x = DeltaSource{}
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeltaSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeltaSource) ProtoMessage() {}
+
+func (x *DeltaSource) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeltaSource.ProtoReflect.Descriptor instead.
+func (*DeltaSource) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DeltaSource) GetBaseSha256() []byte {
+	if x != nil {
+		return x.BaseSha256
+	}
+	return nil
+}
+
+func (x *DeltaSource) GetChunks() []*DeltaChunk {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
+func (x *DeltaSource) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+type DeltaChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Size          uint32                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeltaChunk) Reset() {
+	*x = DeltaChunk{}
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeltaChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeltaChunk) ProtoMessage() {}
+
+func (x *DeltaChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeltaChunk.ProtoReflect.Descriptor instead.
+func (*DeltaChunk) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DeltaChunk) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *DeltaChunk) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type PublishVersionResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Image   string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
@@ -397,7 +524,7 @@ type PublishVersionResponse struct {
 
 func (x *PublishVersionResponse) Reset() {
 	*x = PublishVersionResponse{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[4]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +536,7 @@ func (x *PublishVersionResponse) String() string {
 func (*PublishVersionResponse) ProtoMessage() {}
 
 func (x *PublishVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[4]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +549,7 @@ func (x *PublishVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishVersionResponse.ProtoReflect.Descriptor instead.
 func (*PublishVersionResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{4}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PublishVersionResponse) GetImage() string {
@@ -454,7 +581,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[5]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +593,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[5]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +606,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{5}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{7}
 }
 
 type ListImagesResponse struct {
@@ -492,7 +619,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[6]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +631,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[6]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +644,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{6}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -536,7 +663,7 @@ type GetImageRequest struct {
 
 func (x *GetImageRequest) Reset() {
 	*x = GetImageRequest{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[7]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +675,7 @@ func (x *GetImageRequest) String() string {
 func (*GetImageRequest) ProtoMessage() {}
 
 func (x *GetImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[7]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +688,7 @@ func (x *GetImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageRequest.ProtoReflect.Descriptor instead.
 func (*GetImageRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{7}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetImageRequest) GetName() string {
@@ -580,7 +707,7 @@ type GetImageResponse struct {
 
 func (x *GetImageResponse) Reset() {
 	*x = GetImageResponse{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[8]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +719,7 @@ func (x *GetImageResponse) String() string {
 func (*GetImageResponse) ProtoMessage() {}
 
 func (x *GetImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[8]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +732,7 @@ func (x *GetImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageResponse.ProtoReflect.Descriptor instead.
 func (*GetImageResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{8}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetImageResponse) GetImage() *Image {
@@ -626,7 +753,7 @@ type SetChannelRequest struct {
 
 func (x *SetChannelRequest) Reset() {
 	*x = SetChannelRequest{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[9]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +765,7 @@ func (x *SetChannelRequest) String() string {
 func (*SetChannelRequest) ProtoMessage() {}
 
 func (x *SetChannelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[9]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +778,7 @@ func (x *SetChannelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetChannelRequest.ProtoReflect.Descriptor instead.
 func (*SetChannelRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{9}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SetChannelRequest) GetImage() string {
@@ -684,7 +811,7 @@ type SetChannelResponse struct {
 
 func (x *SetChannelResponse) Reset() {
 	*x = SetChannelResponse{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[10]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +823,7 @@ func (x *SetChannelResponse) String() string {
 func (*SetChannelResponse) ProtoMessage() {}
 
 func (x *SetChannelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[10]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +836,7 @@ func (x *SetChannelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetChannelResponse.ProtoReflect.Descriptor instead.
 func (*SetChannelResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{10}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SetChannelResponse) GetChannel() *Channel {
@@ -729,7 +856,7 @@ type RollbackChannelRequest struct {
 
 func (x *RollbackChannelRequest) Reset() {
 	*x = RollbackChannelRequest{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[11]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +868,7 @@ func (x *RollbackChannelRequest) String() string {
 func (*RollbackChannelRequest) ProtoMessage() {}
 
 func (x *RollbackChannelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[11]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +881,7 @@ func (x *RollbackChannelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackChannelRequest.ProtoReflect.Descriptor instead.
 func (*RollbackChannelRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{11}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RollbackChannelRequest) GetImage() string {
@@ -780,7 +907,7 @@ type RollbackChannelResponse struct {
 
 func (x *RollbackChannelResponse) Reset() {
 	*x = RollbackChannelResponse{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[12]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +919,7 @@ func (x *RollbackChannelResponse) String() string {
 func (*RollbackChannelResponse) ProtoMessage() {}
 
 func (x *RollbackChannelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[12]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +932,7 @@ func (x *RollbackChannelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackChannelResponse.ProtoReflect.Descriptor instead.
 func (*RollbackChannelResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{12}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RollbackChannelResponse) GetChannel() *Channel {
@@ -825,7 +952,7 @@ type DeleteVersionRequest struct {
 
 func (x *DeleteVersionRequest) Reset() {
 	*x = DeleteVersionRequest{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[13]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +964,7 @@ func (x *DeleteVersionRequest) String() string {
 func (*DeleteVersionRequest) ProtoMessage() {}
 
 func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[13]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +977,7 @@ func (x *DeleteVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVersionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVersionRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{13}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteVersionRequest) GetImage() string {
@@ -877,7 +1004,7 @@ type DeleteVersionResponse struct {
 
 func (x *DeleteVersionResponse) Reset() {
 	*x = DeleteVersionResponse{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[14]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1016,7 @@ func (x *DeleteVersionResponse) String() string {
 func (*DeleteVersionResponse) ProtoMessage() {}
 
 func (x *DeleteVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[14]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1029,7 @@ func (x *DeleteVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVersionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVersionResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{14}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeleteVersionResponse) GetFreedBytes() uint64 {
@@ -921,7 +1048,7 @@ type DeleteImageRequest struct {
 
 func (x *DeleteImageRequest) Reset() {
 	*x = DeleteImageRequest{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[15]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1060,7 @@ func (x *DeleteImageRequest) String() string {
 func (*DeleteImageRequest) ProtoMessage() {}
 
 func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[15]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1073,7 @@ func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageRequest.ProtoReflect.Descriptor instead.
 func (*DeleteImageRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{15}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeleteImageRequest) GetName() string {
@@ -965,7 +1092,7 @@ type DeleteImageResponse struct {
 
 func (x *DeleteImageResponse) Reset() {
 	*x = DeleteImageResponse{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[16]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1104,7 @@ func (x *DeleteImageResponse) String() string {
 func (*DeleteImageResponse) ProtoMessage() {}
 
 func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[16]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1117,7 @@ func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageResponse.ProtoReflect.Descriptor instead.
 func (*DeleteImageResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{16}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteImageResponse) GetFreedBytes() uint64 {
@@ -1010,7 +1137,7 @@ type GetManifestRequest struct {
 
 func (x *GetManifestRequest) Reset() {
 	*x = GetManifestRequest{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[17]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1149,7 @@ func (x *GetManifestRequest) String() string {
 func (*GetManifestRequest) ProtoMessage() {}
 
 func (x *GetManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[17]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1162,7 @@ func (x *GetManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetManifestRequest.ProtoReflect.Descriptor instead.
 func (*GetManifestRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{17}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetManifestRequest) GetImage() string {
@@ -1061,7 +1188,7 @@ type GetManifestResponse struct {
 
 func (x *GetManifestResponse) Reset() {
 	*x = GetManifestResponse{}
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[18]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1073,7 +1200,7 @@ func (x *GetManifestResponse) String() string {
 func (*GetManifestResponse) ProtoMessage() {}
 
 func (x *GetManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_image_proto_msgTypes[18]
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,7 +1213,7 @@ func (x *GetManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetManifestResponse.ProtoReflect.Descriptor instead.
 func (*GetManifestResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{18}
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetManifestResponse) GetManifest() []byte {
@@ -1096,11 +1223,699 @@ func (x *GetManifestResponse) GetManifest() []byte {
 	return nil
 }
 
+type DiffVersionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Image string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	From  uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	To    uint64                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	// Image of the version "to" if it is another one.
+	ToImage       string `protobuf:"bytes,4,opt,name=to_image,json=toImage,proto3" json:"to_image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffVersionsRequest) Reset() {
+	*x = DiffVersionsRequest{}
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffVersionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffVersionsRequest) ProtoMessage() {}
+
+func (x *DiffVersionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffVersionsRequest.ProtoReflect.Descriptor instead.
+func (*DiffVersionsRequest) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DiffVersionsRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *DiffVersionsRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *DiffVersionsRequest) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *DiffVersionsRequest) GetToImage() string {
+	if x != nil {
+		return x.ToImage
+	}
+	return ""
+}
+
+type DiffVersionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*DiffVersionsResponse_Progress
+	//	*DiffVersionsResponse_Result
+	Message       isDiffVersionsResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffVersionsResponse) Reset() {
+	*x = DiffVersionsResponse{}
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffVersionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffVersionsResponse) ProtoMessage() {}
+
+func (x *DiffVersionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffVersionsResponse.ProtoReflect.Descriptor instead.
+func (*DiffVersionsResponse) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DiffVersionsResponse) GetMessage() isDiffVersionsResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *DiffVersionsResponse) GetProgress() *TaskProgress {
+	if x != nil {
+		if x, ok := x.Message.(*DiffVersionsResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *DiffVersionsResponse) GetResult() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*DiffVersionsResponse_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+type isDiffVersionsResponse_Message interface {
+	isDiffVersionsResponse_Message()
+}
+
+type DiffVersionsResponse_Progress struct {
+	Progress *TaskProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type DiffVersionsResponse_Result struct {
+	// JSON as internal/imagediff defines it: the result, the last message.
+	Result []byte `protobuf:"bytes,2,opt,name=result,proto3,oneof"`
+}
+
+func (*DiffVersionsResponse_Progress) isDiffVersionsResponse_Message() {}
+
+func (*DiffVersionsResponse_Result) isDiffVersionsResponse_Message() {}
+
+// TaskProgress tells how far long work is.
+type TaskProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stage         string                 `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
+	Done          uint64                 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	Total         uint64                 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskProgress) Reset() {
+	*x = TaskProgress{}
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskProgress) ProtoMessage() {}
+
+func (x *TaskProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskProgress.ProtoReflect.Descriptor instead.
+func (*TaskProgress) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *TaskProgress) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *TaskProgress) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *TaskProgress) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+type GetDeltaRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	To            uint64                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	ToImage       string                 `protobuf:"bytes,4,opt,name=to_image,json=toImage,proto3" json:"to_image,omitempty"`
+	Make          bool                   `protobuf:"varint,5,opt,name=make,proto3" json:"make,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeltaRequest) Reset() {
+	*x = GetDeltaRequest{}
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeltaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeltaRequest) ProtoMessage() {}
+
+func (x *GetDeltaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeltaRequest.ProtoReflect.Descriptor instead.
+func (*GetDeltaRequest) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GetDeltaRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *GetDeltaRequest) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *GetDeltaRequest) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *GetDeltaRequest) GetToImage() string {
+	if x != nil {
+		return x.ToImage
+	}
+	return ""
+}
+
+func (x *GetDeltaRequest) GetMake() bool {
+	if x != nil {
+		return x.Make
+	}
+	return false
+}
+
+type GetDeltaResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*GetDeltaResponse_Progress
+	//	*GetDeltaResponse_Delta
+	Message       isGetDeltaResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeltaResponse) Reset() {
+	*x = GetDeltaResponse{}
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeltaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeltaResponse) ProtoMessage() {}
+
+func (x *GetDeltaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeltaResponse.ProtoReflect.Descriptor instead.
+func (*GetDeltaResponse) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *GetDeltaResponse) GetMessage() isGetDeltaResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *GetDeltaResponse) GetProgress() *TaskProgress {
+	if x != nil {
+		if x, ok := x.Message.(*GetDeltaResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *GetDeltaResponse) GetDelta() *DeltaInfo {
+	if x != nil {
+		if x, ok := x.Message.(*GetDeltaResponse_Delta); ok {
+			return x.Delta
+		}
+	}
+	return nil
+}
+
+type isGetDeltaResponse_Message interface {
+	isGetDeltaResponse_Message()
+}
+
+type GetDeltaResponse_Progress struct {
+	Progress *TaskProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type GetDeltaResponse_Delta struct {
+	Delta *DeltaInfo `protobuf:"bytes,2,opt,name=delta,proto3,oneof"`
+}
+
+func (*GetDeltaResponse_Progress) isGetDeltaResponse_Message() {}
+
+func (*GetDeltaResponse_Delta) isGetDeltaResponse_Message() {}
+
+type DeltaInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "ready", "making", "queued", "failed" or "none".
+	State      string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	SizeBytes  uint64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	IndexBytes uint64 `protobuf:"varint,3,opt,name=index_bytes,json=indexBytes,proto3" json:"index_bytes,omitempty"`
+	Groups     uint32 `protobuf:"varint,4,opt,name=groups,proto3" json:"groups,omitempty"`
+	// What it was made of: bytes by section, such as "metadata", "patched", "literals".
+	Sections     map[string]uint64      `protobuf:"bytes,5,rep,name=sections,proto3" json:"sections,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	CopiedBytes  uint64                 `protobuf:"varint,6,opt,name=copied_bytes,json=copiedBytes,proto3" json:"copied_bytes,omitempty"`
+	ChangedBytes uint64                 `protobuf:"varint,7,opt,name=changed_bytes,json=changedBytes,proto3" json:"changed_bytes,omitempty"`
+	Encoder      string                 `protobuf:"bytes,8,opt,name=encoder,proto3" json:"encoder,omitempty"`
+	Made         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=made,proto3" json:"made,omitempty"`
+	Cpu          *durationpb.Duration   `protobuf:"bytes,10,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	// What chunks would cost instead.
+	ChunkBytes    uint64 `protobuf:"varint,11,opt,name=chunk_bytes,json=chunkBytes,proto3" json:"chunk_bytes,omitempty"`
+	Error         string `protobuf:"bytes,12,opt,name=error,proto3" json:"error,omitempty"`
+	Sha256        []byte `protobuf:"bytes,13,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeltaInfo) Reset() {
+	*x = DeltaInfo{}
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeltaInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeltaInfo) ProtoMessage() {}
+
+func (x *DeltaInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeltaInfo.ProtoReflect.Descriptor instead.
+func (*DeltaInfo) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *DeltaInfo) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *DeltaInfo) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *DeltaInfo) GetIndexBytes() uint64 {
+	if x != nil {
+		return x.IndexBytes
+	}
+	return 0
+}
+
+func (x *DeltaInfo) GetGroups() uint32 {
+	if x != nil {
+		return x.Groups
+	}
+	return 0
+}
+
+func (x *DeltaInfo) GetSections() map[string]uint64 {
+	if x != nil {
+		return x.Sections
+	}
+	return nil
+}
+
+func (x *DeltaInfo) GetCopiedBytes() uint64 {
+	if x != nil {
+		return x.CopiedBytes
+	}
+	return 0
+}
+
+func (x *DeltaInfo) GetChangedBytes() uint64 {
+	if x != nil {
+		return x.ChangedBytes
+	}
+	return 0
+}
+
+func (x *DeltaInfo) GetEncoder() string {
+	if x != nil {
+		return x.Encoder
+	}
+	return ""
+}
+
+func (x *DeltaInfo) GetMade() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Made
+	}
+	return nil
+}
+
+func (x *DeltaInfo) GetCpu() *durationpb.Duration {
+	if x != nil {
+		return x.Cpu
+	}
+	return nil
+}
+
+func (x *DeltaInfo) GetChunkBytes() uint64 {
+	if x != nil {
+		return x.ChunkBytes
+	}
+	return 0
+}
+
+func (x *DeltaInfo) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *DeltaInfo) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+type ListSyncPlansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Image string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// 0: every version that a satellite shall hold.
+	Number        uint64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	Site          string `protobuf:"bytes,3,opt,name=site,proto3" json:"site,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSyncPlansRequest) Reset() {
+	*x = ListSyncPlansRequest{}
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSyncPlansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSyncPlansRequest) ProtoMessage() {}
+
+func (x *ListSyncPlansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSyncPlansRequest.ProtoReflect.Descriptor instead.
+func (*ListSyncPlansRequest) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListSyncPlansRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *ListSyncPlansRequest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ListSyncPlansRequest) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+type ListSyncPlansResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Satellites    []*SatelliteSync       `protobuf:"bytes,1,rep,name=satellites,proto3" json:"satellites,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSyncPlansResponse) Reset() {
+	*x = ListSyncPlansResponse{}
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSyncPlansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSyncPlansResponse) ProtoMessage() {}
+
+func (x *ListSyncPlansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSyncPlansResponse.ProtoReflect.Descriptor instead.
+func (*ListSyncPlansResponse) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListSyncPlansResponse) GetSatellites() []*SatelliteSync {
+	if x != nil {
+		return x.Satellites
+	}
+	return nil
+}
+
+type SatelliteSync struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Satellite string                 `protobuf:"bytes,1,opt,name=satellite,proto3" json:"satellite,omitempty"`
+	Site      string                 `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	Version   *v1.VersionStatus      `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// Version that a delta begins at, as IMAGE@NUMBER.
+	Base          string `protobuf:"bytes,4,opt,name=base,proto3" json:"base,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SatelliteSync) Reset() {
+	*x = SatelliteSync{}
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SatelliteSync) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SatelliteSync) ProtoMessage() {}
+
+func (x *SatelliteSync) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_image_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SatelliteSync.ProtoReflect.Descriptor instead.
+func (*SatelliteSync) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_image_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SatelliteSync) GetSatellite() string {
+	if x != nil {
+		return x.Satellite
+	}
+	return ""
+}
+
+func (x *SatelliteSync) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *SatelliteSync) GetVersion() *v1.VersionStatus {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *SatelliteSync) GetBase() string {
+	if x != nil {
+		return x.Base
+	}
+	return ""
+}
+
 var File_ltsp_admin_v1_image_proto protoreflect.FileDescriptor
 
 const file_ltsp_admin_v1_image_proto_rawDesc = "" +
 	"\n" +
-	"\x19ltsp/admin/v1/image.proto\x12\rltsp.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x01\n" +
+	"\x19ltsp/admin/v1/image.proto\x12\rltsp.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!ltsp/satellite/v1/satellite.proto\"\xcd\x01\n" +
 	"\x05Image\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x122\n" +
@@ -1130,10 +1945,20 @@ const file_ltsp_admin_v1_image_proto_rawDesc = "" +
 	"\acreated\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12/\n" +
 	"\x13satellites_verified\x18\r \x01(\rR\x12satellitesVerified\x12+\n" +
 	"\x11satellites_wanted\x18\x0e \x01(\rR\x10satellitesWanted\x12\x0e\n" +
-	"\x02id\x18\x0f \x01(\fR\x02id\"I\n" +
+	"\x02id\x18\x0f \x01(\fR\x02id\"{\n" +
 	"\x15PublishVersionRequest\x12\x14\n" +
 	"\x05draft\x18\x01 \x01(\fR\x05draft\x12\x1a\n" +
-	"\bchannels\x18\x02 \x03(\tR\bchannels\"z\n" +
+	"\bchannels\x18\x02 \x03(\tR\bchannels\x120\n" +
+	"\x05delta\x18\x03 \x01(\v2\x1a.ltsp.admin.v1.DeltaSourceR\x05delta\"y\n" +
+	"\vDeltaSource\x12\x1f\n" +
+	"\vbase_sha256\x18\x01 \x01(\fR\n" +
+	"baseSha256\x121\n" +
+	"\x06chunks\x18\x02 \x03(\v2\x19.ltsp.admin.v1.DeltaChunkR\x06chunks\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\"0\n" +
+	"\n" +
+	"DeltaChunk\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\rR\x04size\"z\n" +
 	"\x16PublishVersionResponse\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x120\n" +
 	"\aversion\x18\x02 \x01(\v2\x16.ltsp.admin.v1.VersionR\aversion\x12\x18\n" +
@@ -1171,7 +1996,64 @@ const file_ltsp_admin_v1_image_proto_rawDesc = "" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"1\n" +
 	"\x13GetManifestResponse\x12\x1a\n" +
-	"\bmanifest\x18\x01 \x01(\fR\bmanifest2\xca\x05\n" +
+	"\bmanifest\x18\x01 \x01(\fR\bmanifest\"j\n" +
+	"\x13DiffVersionsRequest\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x19\n" +
+	"\bto_image\x18\x04 \x01(\tR\atoImage\"v\n" +
+	"\x14DiffVersionsResponse\x129\n" +
+	"\bprogress\x18\x01 \x01(\v2\x1b.ltsp.admin.v1.TaskProgressH\x00R\bprogress\x12\x18\n" +
+	"\x06result\x18\x02 \x01(\fH\x00R\x06resultB\t\n" +
+	"\amessage\"N\n" +
+	"\fTaskProgress\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x04R\x04done\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x04R\x05total\"z\n" +
+	"\x0fGetDeltaRequest\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x19\n" +
+	"\bto_image\x18\x04 \x01(\tR\atoImage\x12\x12\n" +
+	"\x04make\x18\x05 \x01(\bR\x04make\"\x8a\x01\n" +
+	"\x10GetDeltaResponse\x129\n" +
+	"\bprogress\x18\x01 \x01(\v2\x1b.ltsp.admin.v1.TaskProgressH\x00R\bprogress\x120\n" +
+	"\x05delta\x18\x02 \x01(\v2\x18.ltsp.admin.v1.DeltaInfoH\x00R\x05deltaB\t\n" +
+	"\amessage\"\x88\x04\n" +
+	"\tDeltaInfo\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12\x1f\n" +
+	"\vindex_bytes\x18\x03 \x01(\x04R\n" +
+	"indexBytes\x12\x16\n" +
+	"\x06groups\x18\x04 \x01(\rR\x06groups\x12B\n" +
+	"\bsections\x18\x05 \x03(\v2&.ltsp.admin.v1.DeltaInfo.SectionsEntryR\bsections\x12!\n" +
+	"\fcopied_bytes\x18\x06 \x01(\x04R\vcopiedBytes\x12#\n" +
+	"\rchanged_bytes\x18\a \x01(\x04R\fchangedBytes\x12\x18\n" +
+	"\aencoder\x18\b \x01(\tR\aencoder\x12.\n" +
+	"\x04made\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04made\x12+\n" +
+	"\x03cpu\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x03cpu\x12\x1f\n" +
+	"\vchunk_bytes\x18\v \x01(\x04R\n" +
+	"chunkBytes\x12\x14\n" +
+	"\x05error\x18\f \x01(\tR\x05error\x12\x16\n" +
+	"\x06sha256\x18\r \x01(\fR\x06sha256\x1a;\n" +
+	"\rSectionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"X\n" +
+	"\x14ListSyncPlansRequest\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04site\x18\x03 \x01(\tR\x04site\"U\n" +
+	"\x15ListSyncPlansResponse\x12<\n" +
+	"\n" +
+	"satellites\x18\x01 \x03(\v2\x1c.ltsp.admin.v1.SatelliteSyncR\n" +
+	"satellites\"\x91\x01\n" +
+	"\rSatelliteSync\x12\x1c\n" +
+	"\tsatellite\x18\x01 \x01(\tR\tsatellite\x12\x12\n" +
+	"\x04site\x18\x02 \x01(\tR\x04site\x12:\n" +
+	"\aversion\x18\x03 \x01(\v2 .ltsp.satellite.v1.VersionStatusR\aversion\x12\x12\n" +
+	"\x04base\x18\x04 \x01(\tR\x04base2\xd0\a\n" +
 	"\fImageService\x12]\n" +
 	"\x0ePublishVersion\x12$.ltsp.admin.v1.PublishVersionRequest\x1a%.ltsp.admin.v1.PublishVersionResponse\x12Q\n" +
 	"\n" +
@@ -1182,7 +2064,10 @@ const file_ltsp_admin_v1_image_proto_rawDesc = "" +
 	"\x0fRollbackChannel\x12%.ltsp.admin.v1.RollbackChannelRequest\x1a&.ltsp.admin.v1.RollbackChannelResponse\x12Z\n" +
 	"\rDeleteVersion\x12#.ltsp.admin.v1.DeleteVersionRequest\x1a$.ltsp.admin.v1.DeleteVersionResponse\x12T\n" +
 	"\vDeleteImage\x12!.ltsp.admin.v1.DeleteImageRequest\x1a\".ltsp.admin.v1.DeleteImageResponse\x12T\n" +
-	"\vGetManifest\x12!.ltsp.admin.v1.GetManifestRequest\x1a\".ltsp.admin.v1.GetManifestResponseB>Z<github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1;adminv1b\x06proto3"
+	"\vGetManifest\x12!.ltsp.admin.v1.GetManifestRequest\x1a\".ltsp.admin.v1.GetManifestResponse\x12Y\n" +
+	"\fDiffVersions\x12\".ltsp.admin.v1.DiffVersionsRequest\x1a#.ltsp.admin.v1.DiffVersionsResponse0\x01\x12M\n" +
+	"\bGetDelta\x12\x1e.ltsp.admin.v1.GetDeltaRequest\x1a\x1f.ltsp.admin.v1.GetDeltaResponse0\x01\x12Z\n" +
+	"\rListSyncPlans\x12#.ltsp.admin.v1.ListSyncPlansRequest\x1a$.ltsp.admin.v1.ListSyncPlansResponseB>Z<github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_ltsp_admin_v1_image_proto_rawDescOnce sync.Once
@@ -1196,61 +2081,91 @@ func file_ltsp_admin_v1_image_proto_rawDescGZIP() []byte {
 	return file_ltsp_admin_v1_image_proto_rawDescData
 }
 
-var file_ltsp_admin_v1_image_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_ltsp_admin_v1_image_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_ltsp_admin_v1_image_proto_goTypes = []any{
 	(*Image)(nil),                   // 0: ltsp.admin.v1.Image
 	(*Channel)(nil),                 // 1: ltsp.admin.v1.Channel
 	(*Version)(nil),                 // 2: ltsp.admin.v1.Version
 	(*PublishVersionRequest)(nil),   // 3: ltsp.admin.v1.PublishVersionRequest
-	(*PublishVersionResponse)(nil),  // 4: ltsp.admin.v1.PublishVersionResponse
-	(*ListImagesRequest)(nil),       // 5: ltsp.admin.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),      // 6: ltsp.admin.v1.ListImagesResponse
-	(*GetImageRequest)(nil),         // 7: ltsp.admin.v1.GetImageRequest
-	(*GetImageResponse)(nil),        // 8: ltsp.admin.v1.GetImageResponse
-	(*SetChannelRequest)(nil),       // 9: ltsp.admin.v1.SetChannelRequest
-	(*SetChannelResponse)(nil),      // 10: ltsp.admin.v1.SetChannelResponse
-	(*RollbackChannelRequest)(nil),  // 11: ltsp.admin.v1.RollbackChannelRequest
-	(*RollbackChannelResponse)(nil), // 12: ltsp.admin.v1.RollbackChannelResponse
-	(*DeleteVersionRequest)(nil),    // 13: ltsp.admin.v1.DeleteVersionRequest
-	(*DeleteVersionResponse)(nil),   // 14: ltsp.admin.v1.DeleteVersionResponse
-	(*DeleteImageRequest)(nil),      // 15: ltsp.admin.v1.DeleteImageRequest
-	(*DeleteImageResponse)(nil),     // 16: ltsp.admin.v1.DeleteImageResponse
-	(*GetManifestRequest)(nil),      // 17: ltsp.admin.v1.GetManifestRequest
-	(*GetManifestResponse)(nil),     // 18: ltsp.admin.v1.GetManifestResponse
-	(*timestamppb.Timestamp)(nil),   // 19: google.protobuf.Timestamp
+	(*DeltaSource)(nil),             // 4: ltsp.admin.v1.DeltaSource
+	(*DeltaChunk)(nil),              // 5: ltsp.admin.v1.DeltaChunk
+	(*PublishVersionResponse)(nil),  // 6: ltsp.admin.v1.PublishVersionResponse
+	(*ListImagesRequest)(nil),       // 7: ltsp.admin.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),      // 8: ltsp.admin.v1.ListImagesResponse
+	(*GetImageRequest)(nil),         // 9: ltsp.admin.v1.GetImageRequest
+	(*GetImageResponse)(nil),        // 10: ltsp.admin.v1.GetImageResponse
+	(*SetChannelRequest)(nil),       // 11: ltsp.admin.v1.SetChannelRequest
+	(*SetChannelResponse)(nil),      // 12: ltsp.admin.v1.SetChannelResponse
+	(*RollbackChannelRequest)(nil),  // 13: ltsp.admin.v1.RollbackChannelRequest
+	(*RollbackChannelResponse)(nil), // 14: ltsp.admin.v1.RollbackChannelResponse
+	(*DeleteVersionRequest)(nil),    // 15: ltsp.admin.v1.DeleteVersionRequest
+	(*DeleteVersionResponse)(nil),   // 16: ltsp.admin.v1.DeleteVersionResponse
+	(*DeleteImageRequest)(nil),      // 17: ltsp.admin.v1.DeleteImageRequest
+	(*DeleteImageResponse)(nil),     // 18: ltsp.admin.v1.DeleteImageResponse
+	(*GetManifestRequest)(nil),      // 19: ltsp.admin.v1.GetManifestRequest
+	(*GetManifestResponse)(nil),     // 20: ltsp.admin.v1.GetManifestResponse
+	(*DiffVersionsRequest)(nil),     // 21: ltsp.admin.v1.DiffVersionsRequest
+	(*DiffVersionsResponse)(nil),    // 22: ltsp.admin.v1.DiffVersionsResponse
+	(*TaskProgress)(nil),            // 23: ltsp.admin.v1.TaskProgress
+	(*GetDeltaRequest)(nil),         // 24: ltsp.admin.v1.GetDeltaRequest
+	(*GetDeltaResponse)(nil),        // 25: ltsp.admin.v1.GetDeltaResponse
+	(*DeltaInfo)(nil),               // 26: ltsp.admin.v1.DeltaInfo
+	(*ListSyncPlansRequest)(nil),    // 27: ltsp.admin.v1.ListSyncPlansRequest
+	(*ListSyncPlansResponse)(nil),   // 28: ltsp.admin.v1.ListSyncPlansResponse
+	(*SatelliteSync)(nil),           // 29: ltsp.admin.v1.SatelliteSync
+	nil,                             // 30: ltsp.admin.v1.DeltaInfo.SectionsEntry
+	(*timestamppb.Timestamp)(nil),   // 31: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 32: google.protobuf.Duration
+	(*v1.VersionStatus)(nil),        // 33: ltsp.satellite.v1.VersionStatus
 }
 var file_ltsp_admin_v1_image_proto_depIdxs = []int32{
 	1,  // 0: ltsp.admin.v1.Image.channels:type_name -> ltsp.admin.v1.Channel
 	2,  // 1: ltsp.admin.v1.Image.versions:type_name -> ltsp.admin.v1.Version
-	19, // 2: ltsp.admin.v1.Image.created:type_name -> google.protobuf.Timestamp
-	19, // 3: ltsp.admin.v1.Channel.changed:type_name -> google.protobuf.Timestamp
-	19, // 4: ltsp.admin.v1.Version.created:type_name -> google.protobuf.Timestamp
-	2,  // 5: ltsp.admin.v1.PublishVersionResponse.version:type_name -> ltsp.admin.v1.Version
-	0,  // 6: ltsp.admin.v1.ListImagesResponse.images:type_name -> ltsp.admin.v1.Image
-	0,  // 7: ltsp.admin.v1.GetImageResponse.image:type_name -> ltsp.admin.v1.Image
-	1,  // 8: ltsp.admin.v1.SetChannelResponse.channel:type_name -> ltsp.admin.v1.Channel
-	1,  // 9: ltsp.admin.v1.RollbackChannelResponse.channel:type_name -> ltsp.admin.v1.Channel
-	3,  // 10: ltsp.admin.v1.ImageService.PublishVersion:input_type -> ltsp.admin.v1.PublishVersionRequest
-	5,  // 11: ltsp.admin.v1.ImageService.ListImages:input_type -> ltsp.admin.v1.ListImagesRequest
-	7,  // 12: ltsp.admin.v1.ImageService.GetImage:input_type -> ltsp.admin.v1.GetImageRequest
-	9,  // 13: ltsp.admin.v1.ImageService.SetChannel:input_type -> ltsp.admin.v1.SetChannelRequest
-	11, // 14: ltsp.admin.v1.ImageService.RollbackChannel:input_type -> ltsp.admin.v1.RollbackChannelRequest
-	13, // 15: ltsp.admin.v1.ImageService.DeleteVersion:input_type -> ltsp.admin.v1.DeleteVersionRequest
-	15, // 16: ltsp.admin.v1.ImageService.DeleteImage:input_type -> ltsp.admin.v1.DeleteImageRequest
-	17, // 17: ltsp.admin.v1.ImageService.GetManifest:input_type -> ltsp.admin.v1.GetManifestRequest
-	4,  // 18: ltsp.admin.v1.ImageService.PublishVersion:output_type -> ltsp.admin.v1.PublishVersionResponse
-	6,  // 19: ltsp.admin.v1.ImageService.ListImages:output_type -> ltsp.admin.v1.ListImagesResponse
-	8,  // 20: ltsp.admin.v1.ImageService.GetImage:output_type -> ltsp.admin.v1.GetImageResponse
-	10, // 21: ltsp.admin.v1.ImageService.SetChannel:output_type -> ltsp.admin.v1.SetChannelResponse
-	12, // 22: ltsp.admin.v1.ImageService.RollbackChannel:output_type -> ltsp.admin.v1.RollbackChannelResponse
-	14, // 23: ltsp.admin.v1.ImageService.DeleteVersion:output_type -> ltsp.admin.v1.DeleteVersionResponse
-	16, // 24: ltsp.admin.v1.ImageService.DeleteImage:output_type -> ltsp.admin.v1.DeleteImageResponse
-	18, // 25: ltsp.admin.v1.ImageService.GetManifest:output_type -> ltsp.admin.v1.GetManifestResponse
-	18, // [18:26] is the sub-list for method output_type
-	10, // [10:18] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	31, // 2: ltsp.admin.v1.Image.created:type_name -> google.protobuf.Timestamp
+	31, // 3: ltsp.admin.v1.Channel.changed:type_name -> google.protobuf.Timestamp
+	31, // 4: ltsp.admin.v1.Version.created:type_name -> google.protobuf.Timestamp
+	4,  // 5: ltsp.admin.v1.PublishVersionRequest.delta:type_name -> ltsp.admin.v1.DeltaSource
+	5,  // 6: ltsp.admin.v1.DeltaSource.chunks:type_name -> ltsp.admin.v1.DeltaChunk
+	2,  // 7: ltsp.admin.v1.PublishVersionResponse.version:type_name -> ltsp.admin.v1.Version
+	0,  // 8: ltsp.admin.v1.ListImagesResponse.images:type_name -> ltsp.admin.v1.Image
+	0,  // 9: ltsp.admin.v1.GetImageResponse.image:type_name -> ltsp.admin.v1.Image
+	1,  // 10: ltsp.admin.v1.SetChannelResponse.channel:type_name -> ltsp.admin.v1.Channel
+	1,  // 11: ltsp.admin.v1.RollbackChannelResponse.channel:type_name -> ltsp.admin.v1.Channel
+	23, // 12: ltsp.admin.v1.DiffVersionsResponse.progress:type_name -> ltsp.admin.v1.TaskProgress
+	23, // 13: ltsp.admin.v1.GetDeltaResponse.progress:type_name -> ltsp.admin.v1.TaskProgress
+	26, // 14: ltsp.admin.v1.GetDeltaResponse.delta:type_name -> ltsp.admin.v1.DeltaInfo
+	30, // 15: ltsp.admin.v1.DeltaInfo.sections:type_name -> ltsp.admin.v1.DeltaInfo.SectionsEntry
+	31, // 16: ltsp.admin.v1.DeltaInfo.made:type_name -> google.protobuf.Timestamp
+	32, // 17: ltsp.admin.v1.DeltaInfo.cpu:type_name -> google.protobuf.Duration
+	29, // 18: ltsp.admin.v1.ListSyncPlansResponse.satellites:type_name -> ltsp.admin.v1.SatelliteSync
+	33, // 19: ltsp.admin.v1.SatelliteSync.version:type_name -> ltsp.satellite.v1.VersionStatus
+	3,  // 20: ltsp.admin.v1.ImageService.PublishVersion:input_type -> ltsp.admin.v1.PublishVersionRequest
+	7,  // 21: ltsp.admin.v1.ImageService.ListImages:input_type -> ltsp.admin.v1.ListImagesRequest
+	9,  // 22: ltsp.admin.v1.ImageService.GetImage:input_type -> ltsp.admin.v1.GetImageRequest
+	11, // 23: ltsp.admin.v1.ImageService.SetChannel:input_type -> ltsp.admin.v1.SetChannelRequest
+	13, // 24: ltsp.admin.v1.ImageService.RollbackChannel:input_type -> ltsp.admin.v1.RollbackChannelRequest
+	15, // 25: ltsp.admin.v1.ImageService.DeleteVersion:input_type -> ltsp.admin.v1.DeleteVersionRequest
+	17, // 26: ltsp.admin.v1.ImageService.DeleteImage:input_type -> ltsp.admin.v1.DeleteImageRequest
+	19, // 27: ltsp.admin.v1.ImageService.GetManifest:input_type -> ltsp.admin.v1.GetManifestRequest
+	21, // 28: ltsp.admin.v1.ImageService.DiffVersions:input_type -> ltsp.admin.v1.DiffVersionsRequest
+	24, // 29: ltsp.admin.v1.ImageService.GetDelta:input_type -> ltsp.admin.v1.GetDeltaRequest
+	27, // 30: ltsp.admin.v1.ImageService.ListSyncPlans:input_type -> ltsp.admin.v1.ListSyncPlansRequest
+	6,  // 31: ltsp.admin.v1.ImageService.PublishVersion:output_type -> ltsp.admin.v1.PublishVersionResponse
+	8,  // 32: ltsp.admin.v1.ImageService.ListImages:output_type -> ltsp.admin.v1.ListImagesResponse
+	10, // 33: ltsp.admin.v1.ImageService.GetImage:output_type -> ltsp.admin.v1.GetImageResponse
+	12, // 34: ltsp.admin.v1.ImageService.SetChannel:output_type -> ltsp.admin.v1.SetChannelResponse
+	14, // 35: ltsp.admin.v1.ImageService.RollbackChannel:output_type -> ltsp.admin.v1.RollbackChannelResponse
+	16, // 36: ltsp.admin.v1.ImageService.DeleteVersion:output_type -> ltsp.admin.v1.DeleteVersionResponse
+	18, // 37: ltsp.admin.v1.ImageService.DeleteImage:output_type -> ltsp.admin.v1.DeleteImageResponse
+	20, // 38: ltsp.admin.v1.ImageService.GetManifest:output_type -> ltsp.admin.v1.GetManifestResponse
+	22, // 39: ltsp.admin.v1.ImageService.DiffVersions:output_type -> ltsp.admin.v1.DiffVersionsResponse
+	25, // 40: ltsp.admin.v1.ImageService.GetDelta:output_type -> ltsp.admin.v1.GetDeltaResponse
+	28, // 41: ltsp.admin.v1.ImageService.ListSyncPlans:output_type -> ltsp.admin.v1.ListSyncPlansResponse
+	31, // [31:42] is the sub-list for method output_type
+	20, // [20:31] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_ltsp_admin_v1_image_proto_init() }
@@ -1258,13 +2173,21 @@ func file_ltsp_admin_v1_image_proto_init() {
 	if File_ltsp_admin_v1_image_proto != nil {
 		return
 	}
+	file_ltsp_admin_v1_image_proto_msgTypes[22].OneofWrappers = []any{
+		(*DiffVersionsResponse_Progress)(nil),
+		(*DiffVersionsResponse_Result)(nil),
+	}
+	file_ltsp_admin_v1_image_proto_msgTypes[25].OneofWrappers = []any{
+		(*GetDeltaResponse_Progress)(nil),
+		(*GetDeltaResponse_Delta)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ltsp_admin_v1_image_proto_rawDesc), len(file_ltsp_admin_v1_image_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

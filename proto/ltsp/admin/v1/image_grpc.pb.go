@@ -29,6 +29,9 @@ const (
 	ImageService_DeleteVersion_FullMethodName   = "/ltsp.admin.v1.ImageService/DeleteVersion"
 	ImageService_DeleteImage_FullMethodName     = "/ltsp.admin.v1.ImageService/DeleteImage"
 	ImageService_GetManifest_FullMethodName     = "/ltsp.admin.v1.ImageService/GetManifest"
+	ImageService_DiffVersions_FullMethodName    = "/ltsp.admin.v1.ImageService/DiffVersions"
+	ImageService_GetDelta_FullMethodName        = "/ltsp.admin.v1.ImageService/GetDelta"
+	ImageService_ListSyncPlans_FullMethodName   = "/ltsp.admin.v1.ImageService/ListSyncPlans"
 )
 
 // ImageServiceClient is the client API for ImageService service.
@@ -53,6 +56,12 @@ type ImageServiceClient interface {
 	DeleteImage(ctx context.Context, in *DeleteImageRequest, opts ...grpc.CallOption) (*DeleteImageResponse, error)
 	// GetManifest delivers the signed manifest of a version.
 	GetManifest(ctx context.Context, in *GetManifestRequest, opts ...grpc.CallOption) (*GetManifestResponse, error)
+	// DiffVersions compares two versions: packages, files, bytes and what the delta costs. Long work: it reads both versions.
+	DiffVersions(ctx context.Context, in *DiffVersionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffVersionsResponse], error)
+	// GetDelta tells about the delta between two versions. With make it is computed if it is not there, and progress is reported meanwhile.
+	GetDelta(ctx context.Context, in *GetDeltaRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetDeltaResponse], error)
+	// ListSyncPlans tells for each satellite that shall hold a version which way it takes or took, and why.
+	ListSyncPlans(ctx context.Context, in *ListSyncPlansRequest, opts ...grpc.CallOption) (*ListSyncPlansResponse, error)
 }
 
 type imageServiceClient struct {
@@ -143,6 +152,54 @@ func (c *imageServiceClient) GetManifest(ctx context.Context, in *GetManifestReq
 	return out, nil
 }
 
+func (c *imageServiceClient) DiffVersions(ctx context.Context, in *DiffVersionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffVersionsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ImageService_ServiceDesc.Streams[0], ImageService_DiffVersions_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DiffVersionsRequest, DiffVersionsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageService_DiffVersionsClient = grpc.ServerStreamingClient[DiffVersionsResponse]
+
+func (c *imageServiceClient) GetDelta(ctx context.Context, in *GetDeltaRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetDeltaResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ImageService_ServiceDesc.Streams[1], ImageService_GetDelta_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GetDeltaRequest, GetDeltaResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageService_GetDeltaClient = grpc.ServerStreamingClient[GetDeltaResponse]
+
+func (c *imageServiceClient) ListSyncPlans(ctx context.Context, in *ListSyncPlansRequest, opts ...grpc.CallOption) (*ListSyncPlansResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSyncPlansResponse)
+	err := c.cc.Invoke(ctx, ImageService_ListSyncPlans_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ImageServiceServer is the server API for ImageService service.
 // All implementations must embed UnimplementedImageServiceServer
 // for forward compatibility.
@@ -165,6 +222,12 @@ type ImageServiceServer interface {
 	DeleteImage(context.Context, *DeleteImageRequest) (*DeleteImageResponse, error)
 	// GetManifest delivers the signed manifest of a version.
 	GetManifest(context.Context, *GetManifestRequest) (*GetManifestResponse, error)
+	// DiffVersions compares two versions: packages, files, bytes and what the delta costs. Long work: it reads both versions.
+	DiffVersions(*DiffVersionsRequest, grpc.ServerStreamingServer[DiffVersionsResponse]) error
+	// GetDelta tells about the delta between two versions. With make it is computed if it is not there, and progress is reported meanwhile.
+	GetDelta(*GetDeltaRequest, grpc.ServerStreamingServer[GetDeltaResponse]) error
+	// ListSyncPlans tells for each satellite that shall hold a version which way it takes or took, and why.
+	ListSyncPlans(context.Context, *ListSyncPlansRequest) (*ListSyncPlansResponse, error)
 	mustEmbedUnimplementedImageServiceServer()
 }
 
@@ -198,6 +261,15 @@ func (UnimplementedImageServiceServer) DeleteImage(context.Context, *DeleteImage
 }
 func (UnimplementedImageServiceServer) GetManifest(context.Context, *GetManifestRequest) (*GetManifestResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetManifest not implemented")
+}
+func (UnimplementedImageServiceServer) DiffVersions(*DiffVersionsRequest, grpc.ServerStreamingServer[DiffVersionsResponse]) error {
+	return status.Error(codes.Unimplemented, "method DiffVersions not implemented")
+}
+func (UnimplementedImageServiceServer) GetDelta(*GetDeltaRequest, grpc.ServerStreamingServer[GetDeltaResponse]) error {
+	return status.Error(codes.Unimplemented, "method GetDelta not implemented")
+}
+func (UnimplementedImageServiceServer) ListSyncPlans(context.Context, *ListSyncPlansRequest) (*ListSyncPlansResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSyncPlans not implemented")
 }
 func (UnimplementedImageServiceServer) mustEmbedUnimplementedImageServiceServer() {}
 func (UnimplementedImageServiceServer) testEmbeddedByValue()                      {}
@@ -364,6 +436,46 @@ func _ImageService_GetManifest_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ImageService_DiffVersions_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DiffVersionsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ImageServiceServer).DiffVersions(m, &grpc.GenericServerStream[DiffVersionsRequest, DiffVersionsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageService_DiffVersionsServer = grpc.ServerStreamingServer[DiffVersionsResponse]
+
+func _ImageService_GetDelta_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GetDeltaRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ImageServiceServer).GetDelta(m, &grpc.GenericServerStream[GetDeltaRequest, GetDeltaResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ImageService_GetDeltaServer = grpc.ServerStreamingServer[GetDeltaResponse]
+
+func _ImageService_ListSyncPlans_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSyncPlansRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImageServiceServer).ListSyncPlans(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ImageService_ListSyncPlans_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImageServiceServer).ListSyncPlans(ctx, req.(*ListSyncPlansRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ImageService_ServiceDesc is the grpc.ServiceDesc for ImageService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -403,7 +515,22 @@ var ImageService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetManifest",
 			Handler:    _ImageService_GetManifest_Handler,
 		},
+		{
+			MethodName: "ListSyncPlans",
+			Handler:    _ImageService_ListSyncPlans_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "DiffVersions",
+			Handler:       _ImageService_DiffVersions_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "GetDelta",
+			Handler:       _ImageService_GetDelta_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "ltsp/admin/v1/image.proto",
 }

@@ -23,6 +23,107 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// FetchRequest asks for bytes of one version that is assigned to the caller's site.
+type FetchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version ID, 32 bytes.
+	VersionId []byte `protobuf:"bytes,1,opt,name=version_id,json=versionId,proto3" json:"version_id,omitempty"`
+	// Types that are valid to be assigned to What:
+	//
+	//	*FetchRequest_Chunks_
+	//	*FetchRequest_Delta
+	What isFetchRequest_What `protobuf_oneof:"what"`
+	// A client waits for these bytes: the time window of the site does not hold them up, its bandwidth cap does.
+	Urgent        bool `protobuf:"varint,4,opt,name=urgent,proto3" json:"urgent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchRequest) Reset() {
+	*x = FetchRequest{}
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchRequest) ProtoMessage() {}
+
+func (x *FetchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
+func (*FetchRequest) Descriptor() ([]byte, []int) {
+	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *FetchRequest) GetVersionId() []byte {
+	if x != nil {
+		return x.VersionId
+	}
+	return nil
+}
+
+func (x *FetchRequest) GetWhat() isFetchRequest_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *FetchRequest) GetChunks() *FetchRequest_Chunks {
+	if x != nil {
+		if x, ok := x.What.(*FetchRequest_Chunks_); ok {
+			return x.Chunks
+		}
+	}
+	return nil
+}
+
+func (x *FetchRequest) GetDelta() *FetchRequest_DeltaRange {
+	if x != nil {
+		if x, ok := x.What.(*FetchRequest_Delta); ok {
+			return x.Delta
+		}
+	}
+	return nil
+}
+
+func (x *FetchRequest) GetUrgent() bool {
+	if x != nil {
+		return x.Urgent
+	}
+	return false
+}
+
+type isFetchRequest_What interface {
+	isFetchRequest_What()
+}
+
+type FetchRequest_Chunks_ struct {
+	Chunks *FetchRequest_Chunks `protobuf:"bytes,2,opt,name=chunks,proto3,oneof"`
+}
+
+type FetchRequest_Delta struct {
+	Delta *FetchRequest_DeltaRange `protobuf:"bytes,3,opt,name=delta,proto3,oneof"`
+}
+
+func (*FetchRequest_Chunks_) isFetchRequest_What() {}
+
+func (*FetchRequest_Delta) isFetchRequest_What() {}
+
 type FindMissingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 8192 IDs of 32 bytes.
@@ -33,7 +134,7 @@ type FindMissingRequest struct {
 
 func (x *FindMissingRequest) Reset() {
 	*x = FindMissingRequest{}
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[0]
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +146,7 @@ func (x *FindMissingRequest) String() string {
 func (*FindMissingRequest) ProtoMessage() {}
 
 func (x *FindMissingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[0]
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +159,7 @@ func (x *FindMissingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindMissingRequest.ProtoReflect.Descriptor instead.
 func (*FindMissingRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{0}
+	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *FindMissingRequest) GetIds() [][]byte {
@@ -77,7 +178,7 @@ type FindMissingResponse struct {
 
 func (x *FindMissingResponse) Reset() {
 	*x = FindMissingResponse{}
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[1]
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -89,7 +190,7 @@ func (x *FindMissingResponse) String() string {
 func (*FindMissingResponse) ProtoMessage() {}
 
 func (x *FindMissingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[1]
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -102,7 +203,7 @@ func (x *FindMissingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindMissingResponse.ProtoReflect.Descriptor instead.
 func (*FindMissingResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{1}
+	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *FindMissingResponse) GetMissing() [][]byte {
@@ -122,7 +223,7 @@ type PutChunksRequest struct {
 
 func (x *PutChunksRequest) Reset() {
 	*x = PutChunksRequest{}
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[2]
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -134,7 +235,7 @@ func (x *PutChunksRequest) String() string {
 func (*PutChunksRequest) ProtoMessage() {}
 
 func (x *PutChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[2]
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -147,7 +248,7 @@ func (x *PutChunksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutChunksRequest.ProtoReflect.Descriptor instead.
 func (*PutChunksRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{2}
+	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PutChunksRequest) GetId() []byte {
@@ -174,7 +275,7 @@ type PutChunksResponse struct {
 
 func (x *PutChunksResponse) Reset() {
 	*x = PutChunksResponse{}
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[3]
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -186,7 +287,7 @@ func (x *PutChunksResponse) String() string {
 func (*PutChunksResponse) ProtoMessage() {}
 
 func (x *PutChunksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[3]
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -199,7 +300,7 @@ func (x *PutChunksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutChunksResponse.ProtoReflect.Descriptor instead.
 func (*PutChunksResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{3}
+	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PutChunksResponse) GetStored() uint64 {
@@ -216,31 +317,30 @@ func (x *PutChunksResponse) GetStoredBytes() uint64 {
 	return 0
 }
 
-type FetchChunksRequest struct {
+// Chunks asks for chunks one after the other, in this order.
+type FetchRequest_Chunks struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// ID (32 bytes) of the version that the chunks belong to.
-	VersionId []byte `protobuf:"bytes,1,opt,name=version_id,json=versionId,proto3" json:"version_id,omitempty"`
 	// At most 1024 IDs of 32 bytes, each named in the version's manifest.
-	Ids           [][]byte `protobuf:"bytes,2,rep,name=ids,proto3" json:"ids,omitempty"`
+	Ids           [][]byte `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *FetchChunksRequest) Reset() {
-	*x = FetchChunksRequest{}
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[4]
+func (x *FetchRequest_Chunks) Reset() {
+	*x = FetchRequest_Chunks{}
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *FetchChunksRequest) String() string {
+func (x *FetchRequest_Chunks) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*FetchChunksRequest) ProtoMessage() {}
+func (*FetchRequest_Chunks) ProtoMessage() {}
 
-func (x *FetchChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[4]
+func (x *FetchRequest_Chunks) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,48 +351,46 @@ func (x *FetchChunksRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use FetchChunksRequest.ProtoReflect.Descriptor instead.
-func (*FetchChunksRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{4}
+// Deprecated: Use FetchRequest_Chunks.ProtoReflect.Descriptor instead.
+func (*FetchRequest_Chunks) Descriptor() ([]byte, []int) {
+	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{0, 0}
 }
 
-func (x *FetchChunksRequest) GetVersionId() []byte {
-	if x != nil {
-		return x.VersionId
-	}
-	return nil
-}
-
-func (x *FetchChunksRequest) GetIds() [][]byte {
+func (x *FetchRequest_Chunks) GetIds() [][]byte {
 	if x != nil {
 		return x.Ids
 	}
 	return nil
 }
 
-type FetchChunksResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+// DeltaRange asks for a part of a delta file as PlanSync described it.
+type FetchRequest_DeltaRange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version ID that the delta begins at.
+	BaseId []byte `protobuf:"bytes,1,opt,name=base_id,json=baseId,proto3" json:"base_id,omitempty"`
+	// SHA-256 of the delta file: a satellite goes on with the delta that it began with, or is told NOT_FOUND.
+	Sha256        []byte `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Offset        uint64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length        uint64 `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *FetchChunksResponse) Reset() {
-	*x = FetchChunksResponse{}
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[5]
+func (x *FetchRequest_DeltaRange) Reset() {
+	*x = FetchRequest_DeltaRange{}
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *FetchChunksResponse) String() string {
+func (x *FetchRequest_DeltaRange) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*FetchChunksResponse) ProtoMessage() {}
+func (*FetchRequest_DeltaRange) ProtoMessage() {}
 
-func (x *FetchChunksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[5]
+func (x *FetchRequest_DeltaRange) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_chunk_v1_chunk_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,30 +401,59 @@ func (x *FetchChunksResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use FetchChunksResponse.ProtoReflect.Descriptor instead.
-func (*FetchChunksResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{5}
+// Deprecated: Use FetchRequest_DeltaRange.ProtoReflect.Descriptor instead.
+func (*FetchRequest_DeltaRange) Descriptor() ([]byte, []int) {
+	return file_ltsp_chunk_v1_chunk_proto_rawDescGZIP(), []int{0, 1}
 }
 
-func (x *FetchChunksResponse) GetId() []byte {
+func (x *FetchRequest_DeltaRange) GetBaseId() []byte {
 	if x != nil {
-		return x.Id
+		return x.BaseId
 	}
 	return nil
 }
 
-func (x *FetchChunksResponse) GetData() []byte {
+func (x *FetchRequest_DeltaRange) GetSha256() []byte {
 	if x != nil {
-		return x.Data
+		return x.Sha256
 	}
 	return nil
+}
+
+func (x *FetchRequest_DeltaRange) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *FetchRequest_DeltaRange) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
 }
 
 var File_ltsp_chunk_v1_chunk_proto protoreflect.FileDescriptor
 
 const file_ltsp_chunk_v1_chunk_proto_rawDesc = "" +
 	"\n" +
-	"\x19ltsp/chunk/v1/chunk.proto\x12\rltsp.chunk.v1\"&\n" +
+	"\x19ltsp/chunk/v1/chunk.proto\x12\rltsp.chunk.v1\"\xd6\x02\n" +
+	"\fFetchRequest\x12\x1d\n" +
+	"\n" +
+	"version_id\x18\x01 \x01(\fR\tversionId\x12<\n" +
+	"\x06chunks\x18\x02 \x01(\v2\".ltsp.chunk.v1.FetchRequest.ChunksH\x00R\x06chunks\x12>\n" +
+	"\x05delta\x18\x03 \x01(\v2&.ltsp.chunk.v1.FetchRequest.DeltaRangeH\x00R\x05delta\x12\x16\n" +
+	"\x06urgent\x18\x04 \x01(\bR\x06urgent\x1a\x1a\n" +
+	"\x06Chunks\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\fR\x03ids\x1am\n" +
+	"\n" +
+	"DeltaRange\x12\x17\n" +
+	"\abase_id\x18\x01 \x01(\fR\x06baseId\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x04R\x06offset\x12\x16\n" +
+	"\x06length\x18\x04 \x01(\x04R\x06lengthB\x06\n" +
+	"\x04what\"&\n" +
 	"\x12FindMissingRequest\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\fR\x03ids\"/\n" +
 	"\x13FindMissingResponse\x12\x18\n" +
@@ -336,18 +463,10 @@ const file_ltsp_chunk_v1_chunk_proto_rawDesc = "" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"N\n" +
 	"\x11PutChunksResponse\x12\x16\n" +
 	"\x06stored\x18\x01 \x01(\x04R\x06stored\x12!\n" +
-	"\fstored_bytes\x18\x02 \x01(\x04R\vstoredBytes\"E\n" +
-	"\x12FetchChunksRequest\x12\x1d\n" +
-	"\n" +
-	"version_id\x18\x01 \x01(\fR\tversionId\x12\x10\n" +
-	"\x03ids\x18\x02 \x03(\fR\x03ids\"9\n" +
-	"\x13FetchChunksResponse\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data2\x8e\x02\n" +
+	"\fstored_bytes\x18\x02 \x01(\x04R\vstoredBytes2\xb6\x01\n" +
 	"\fChunkService\x12T\n" +
 	"\vFindMissing\x12!.ltsp.chunk.v1.FindMissingRequest\x1a\".ltsp.chunk.v1.FindMissingResponse\x12P\n" +
-	"\tPutChunks\x12\x1f.ltsp.chunk.v1.PutChunksRequest\x1a .ltsp.chunk.v1.PutChunksResponse(\x01\x12V\n" +
-	"\vFetchChunks\x12!.ltsp.chunk.v1.FetchChunksRequest\x1a\".ltsp.chunk.v1.FetchChunksResponse0\x01B>Z<github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/chunk/v1;chunkv1b\x06proto3"
+	"\tPutChunks\x12\x1f.ltsp.chunk.v1.PutChunksRequest\x1a .ltsp.chunk.v1.PutChunksResponse(\x01B>Z<github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/chunk/v1;chunkv1b\x06proto3"
 
 var (
 	file_ltsp_chunk_v1_chunk_proto_rawDescOnce sync.Once
@@ -361,27 +480,28 @@ func file_ltsp_chunk_v1_chunk_proto_rawDescGZIP() []byte {
 	return file_ltsp_chunk_v1_chunk_proto_rawDescData
 }
 
-var file_ltsp_chunk_v1_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_ltsp_chunk_v1_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_ltsp_chunk_v1_chunk_proto_goTypes = []any{
-	(*FindMissingRequest)(nil),  // 0: ltsp.chunk.v1.FindMissingRequest
-	(*FindMissingResponse)(nil), // 1: ltsp.chunk.v1.FindMissingResponse
-	(*PutChunksRequest)(nil),    // 2: ltsp.chunk.v1.PutChunksRequest
-	(*PutChunksResponse)(nil),   // 3: ltsp.chunk.v1.PutChunksResponse
-	(*FetchChunksRequest)(nil),  // 4: ltsp.chunk.v1.FetchChunksRequest
-	(*FetchChunksResponse)(nil), // 5: ltsp.chunk.v1.FetchChunksResponse
+	(*FetchRequest)(nil),            // 0: ltsp.chunk.v1.FetchRequest
+	(*FindMissingRequest)(nil),      // 1: ltsp.chunk.v1.FindMissingRequest
+	(*FindMissingResponse)(nil),     // 2: ltsp.chunk.v1.FindMissingResponse
+	(*PutChunksRequest)(nil),        // 3: ltsp.chunk.v1.PutChunksRequest
+	(*PutChunksResponse)(nil),       // 4: ltsp.chunk.v1.PutChunksResponse
+	(*FetchRequest_Chunks)(nil),     // 5: ltsp.chunk.v1.FetchRequest.Chunks
+	(*FetchRequest_DeltaRange)(nil), // 6: ltsp.chunk.v1.FetchRequest.DeltaRange
 }
 var file_ltsp_chunk_v1_chunk_proto_depIdxs = []int32{
-	0, // 0: ltsp.chunk.v1.ChunkService.FindMissing:input_type -> ltsp.chunk.v1.FindMissingRequest
-	2, // 1: ltsp.chunk.v1.ChunkService.PutChunks:input_type -> ltsp.chunk.v1.PutChunksRequest
-	4, // 2: ltsp.chunk.v1.ChunkService.FetchChunks:input_type -> ltsp.chunk.v1.FetchChunksRequest
-	1, // 3: ltsp.chunk.v1.ChunkService.FindMissing:output_type -> ltsp.chunk.v1.FindMissingResponse
-	3, // 4: ltsp.chunk.v1.ChunkService.PutChunks:output_type -> ltsp.chunk.v1.PutChunksResponse
-	5, // 5: ltsp.chunk.v1.ChunkService.FetchChunks:output_type -> ltsp.chunk.v1.FetchChunksResponse
-	3, // [3:6] is the sub-list for method output_type
-	0, // [0:3] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	5, // 0: ltsp.chunk.v1.FetchRequest.chunks:type_name -> ltsp.chunk.v1.FetchRequest.Chunks
+	6, // 1: ltsp.chunk.v1.FetchRequest.delta:type_name -> ltsp.chunk.v1.FetchRequest.DeltaRange
+	1, // 2: ltsp.chunk.v1.ChunkService.FindMissing:input_type -> ltsp.chunk.v1.FindMissingRequest
+	3, // 3: ltsp.chunk.v1.ChunkService.PutChunks:input_type -> ltsp.chunk.v1.PutChunksRequest
+	2, // 4: ltsp.chunk.v1.ChunkService.FindMissing:output_type -> ltsp.chunk.v1.FindMissingResponse
+	4, // 5: ltsp.chunk.v1.ChunkService.PutChunks:output_type -> ltsp.chunk.v1.PutChunksResponse
+	4, // [4:6] is the sub-list for method output_type
+	2, // [2:4] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_ltsp_chunk_v1_chunk_proto_init() }
@@ -389,13 +509,17 @@ func file_ltsp_chunk_v1_chunk_proto_init() {
 	if File_ltsp_chunk_v1_chunk_proto != nil {
 		return
 	}
+	file_ltsp_chunk_v1_chunk_proto_msgTypes[0].OneofWrappers = []any{
+		(*FetchRequest_Chunks_)(nil),
+		(*FetchRequest_Delta)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ltsp_chunk_v1_chunk_proto_rawDesc), len(file_ltsp_chunk_v1_chunk_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

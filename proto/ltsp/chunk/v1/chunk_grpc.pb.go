@@ -23,7 +23,6 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ChunkService_FindMissing_FullMethodName = "/ltsp.chunk.v1.ChunkService/FindMissing"
 	ChunkService_PutChunks_FullMethodName   = "/ltsp.chunk.v1.ChunkService/PutChunks"
-	ChunkService_FetchChunks_FullMethodName = "/ltsp.chunk.v1.ChunkService/FetchChunks"
 )
 
 // ChunkServiceClient is the client API for ChunkService service.
@@ -37,8 +36,6 @@ type ChunkServiceClient interface {
 	// PutChunks uploads chunks, one per message. Chunks that arrived whole stay, whatever happens to the rest: after an
 	// interruption, FindMissing says what to send again. Admins only.
 	PutChunks(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutChunksRequest, PutChunksResponse], error)
-	// FetchChunks delivers chunks of one version that is assigned to the caller's site, in the order asked for. Satellites only.
-	FetchChunks(ctx context.Context, in *FetchChunksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchChunksResponse], error)
 }
 
 type chunkServiceClient struct {
@@ -72,25 +69,6 @@ func (c *chunkServiceClient) PutChunks(ctx context.Context, opts ...grpc.CallOpt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ChunkService_PutChunksClient = grpc.ClientStreamingClient[PutChunksRequest, PutChunksResponse]
 
-func (c *chunkServiceClient) FetchChunks(ctx context.Context, in *FetchChunksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchChunksResponse], error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &ChunkService_ServiceDesc.Streams[1], ChunkService_FetchChunks_FullMethodName, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	x := &grpc.GenericClientStream[FetchChunksRequest, FetchChunksResponse]{ClientStream: stream}
-	if err := x.ClientStream.SendMsg(in); err != nil {
-		return nil, err
-	}
-	if err := x.ClientStream.CloseSend(); err != nil {
-		return nil, err
-	}
-	return x, nil
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type ChunkService_FetchChunksClient = grpc.ServerStreamingClient[FetchChunksResponse]
-
 // ChunkServiceServer is the server API for ChunkService service.
 // All implementations must embed UnimplementedChunkServiceServer
 // for forward compatibility.
@@ -102,8 +80,6 @@ type ChunkServiceServer interface {
 	// PutChunks uploads chunks, one per message. Chunks that arrived whole stay, whatever happens to the rest: after an
 	// interruption, FindMissing says what to send again. Admins only.
 	PutChunks(grpc.ClientStreamingServer[PutChunksRequest, PutChunksResponse]) error
-	// FetchChunks delivers chunks of one version that is assigned to the caller's site, in the order asked for. Satellites only.
-	FetchChunks(*FetchChunksRequest, grpc.ServerStreamingServer[FetchChunksResponse]) error
 	mustEmbedUnimplementedChunkServiceServer()
 }
 
@@ -119,9 +95,6 @@ func (UnimplementedChunkServiceServer) FindMissing(context.Context, *FindMissing
 }
 func (UnimplementedChunkServiceServer) PutChunks(grpc.ClientStreamingServer[PutChunksRequest, PutChunksResponse]) error {
 	return status.Error(codes.Unimplemented, "method PutChunks not implemented")
-}
-func (UnimplementedChunkServiceServer) FetchChunks(*FetchChunksRequest, grpc.ServerStreamingServer[FetchChunksResponse]) error {
-	return status.Error(codes.Unimplemented, "method FetchChunks not implemented")
 }
 func (UnimplementedChunkServiceServer) mustEmbedUnimplementedChunkServiceServer() {}
 func (UnimplementedChunkServiceServer) testEmbeddedByValue()                      {}
@@ -169,17 +142,6 @@ func _ChunkService_PutChunks_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ChunkService_PutChunksServer = grpc.ClientStreamingServer[PutChunksRequest, PutChunksResponse]
 
-func _ChunkService_FetchChunks_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(FetchChunksRequest)
-	if err := stream.RecvMsg(m); err != nil {
-		return err
-	}
-	return srv.(ChunkServiceServer).FetchChunks(m, &grpc.GenericServerStream[FetchChunksRequest, FetchChunksResponse]{ServerStream: stream})
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type ChunkService_FetchChunksServer = grpc.ServerStreamingServer[FetchChunksResponse]
-
 // ChunkService_ServiceDesc is the grpc.ServiceDesc for ChunkService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -197,11 +159,6 @@ var ChunkService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "PutChunks",
 			Handler:       _ChunkService_PutChunks_Handler,
 			ClientStreams: true,
-		},
-		{
-			StreamName:    "FetchChunks",
-			Handler:       _ChunkService_FetchChunks_Handler,
-			ServerStreams: true,
 		},
 	},
 	Metadata: "ltsp/chunk/v1/chunk.proto",

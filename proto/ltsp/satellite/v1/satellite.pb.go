@@ -35,6 +35,8 @@ const (
 	// Complete; every byte was checked against the digest.
 	VersionState_VERSION_STATE_VERIFIED VersionState = 3
 	VersionState_VERSION_STATE_FAILED   VersionState = 4
+	// Exported while it is still arriving: clients can boot it.
+	VersionState_VERSION_STATE_SERVING VersionState = 5
 )
 
 // Enum value maps for VersionState.
@@ -45,6 +47,7 @@ var (
 		2: "VERSION_STATE_FETCHING",
 		3: "VERSION_STATE_VERIFIED",
 		4: "VERSION_STATE_FAILED",
+		5: "VERSION_STATE_SERVING",
 	}
 	VersionState_value = map[string]int32{
 		"VERSION_STATE_UNSPECIFIED": 0,
@@ -52,6 +55,7 @@ var (
 		"VERSION_STATE_FETCHING":    2,
 		"VERSION_STATE_VERIFIED":    3,
 		"VERSION_STATE_FAILED":      4,
+		"VERSION_STATE_SERVING":     5,
 	}
 )
 
@@ -80,6 +84,69 @@ func (x VersionState) Number() protoreflect.EnumNumber {
 // Deprecated: Use VersionState.Descriptor instead.
 func (VersionState) EnumDescriptor() ([]byte, []int) {
 	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{0}
+}
+
+type SyncMethod int32
+
+const (
+	SyncMethod_SYNC_METHOD_UNSPECIFIED SyncMethod = 0
+	// The cheapest; as a policy only.
+	SyncMethod_SYNC_METHOD_AUTO SyncMethod = 1
+	// A delta from a version that the satellite has.
+	SyncMethod_SYNC_METHOD_DELTA SyncMethod = 2
+	// Chunks that it finds in no version that it has.
+	SyncMethod_SYNC_METHOD_CHUNKS SyncMethod = 3
+	// All chunks.
+	SyncMethod_SYNC_METHOD_WHOLE SyncMethod = 4
+	// Nothing yet: a delta is being made, or the site's time window is closed.
+	SyncMethod_SYNC_METHOD_WAIT SyncMethod = 5
+)
+
+// Enum value maps for SyncMethod.
+var (
+	SyncMethod_name = map[int32]string{
+		0: "SYNC_METHOD_UNSPECIFIED",
+		1: "SYNC_METHOD_AUTO",
+		2: "SYNC_METHOD_DELTA",
+		3: "SYNC_METHOD_CHUNKS",
+		4: "SYNC_METHOD_WHOLE",
+		5: "SYNC_METHOD_WAIT",
+	}
+	SyncMethod_value = map[string]int32{
+		"SYNC_METHOD_UNSPECIFIED": 0,
+		"SYNC_METHOD_AUTO":        1,
+		"SYNC_METHOD_DELTA":       2,
+		"SYNC_METHOD_CHUNKS":      3,
+		"SYNC_METHOD_WHOLE":       4,
+		"SYNC_METHOD_WAIT":        5,
+	}
+)
+
+func (x SyncMethod) Enum() *SyncMethod {
+	p := new(SyncMethod)
+	*p = x
+	return p
+}
+
+func (x SyncMethod) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SyncMethod) Descriptor() protoreflect.EnumDescriptor {
+	return file_ltsp_satellite_v1_satellite_proto_enumTypes[1].Descriptor()
+}
+
+func (SyncMethod) Type() protoreflect.EnumType {
+	return &file_ltsp_satellite_v1_satellite_proto_enumTypes[1]
+}
+
+func (x SyncMethod) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SyncMethod.Descriptor instead.
+func (SyncMethod) EnumDescriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{1}
 }
 
 type DhcpMode int32
@@ -118,11 +185,11 @@ func (x DhcpMode) String() string {
 }
 
 func (DhcpMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_ltsp_satellite_v1_satellite_proto_enumTypes[1].Descriptor()
+	return file_ltsp_satellite_v1_satellite_proto_enumTypes[2].Descriptor()
 }
 
 func (DhcpMode) Type() protoreflect.EnumType {
-	return &file_ltsp_satellite_v1_satellite_proto_enumTypes[1]
+	return &file_ltsp_satellite_v1_satellite_proto_enumTypes[2]
 }
 
 func (x DhcpMode) Number() protoreflect.EnumNumber {
@@ -131,7 +198,7 @@ func (x DhcpMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DhcpMode.Descriptor instead.
 func (DhcpMode) EnumDescriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{1}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{2}
 }
 
 type EnrolRequest struct {
@@ -385,6 +452,7 @@ type ConnectRequest struct {
 	//	*ConnectRequest_Hello
 	//	*ConnectRequest_Status
 	//	*ConnectRequest_Clients
+	//	*ConnectRequest_Trace
 	Message       isConnectRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -454,6 +522,15 @@ func (x *ConnectRequest) GetClients() *ClientReports {
 	return nil
 }
 
+func (x *ConnectRequest) GetTrace() *BootTrace {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectRequest_Trace); ok {
+			return x.Trace
+		}
+	}
+	return nil
+}
+
 type isConnectRequest_Message interface {
 	isConnectRequest_Message()
 }
@@ -470,11 +547,17 @@ type ConnectRequest_Clients struct {
 	Clients *ClientReports `protobuf:"bytes,3,opt,name=clients,proto3,oneof"`
 }
 
+type ConnectRequest_Trace struct {
+	Trace *BootTrace `protobuf:"bytes,4,opt,name=trace,proto3,oneof"`
+}
+
 func (*ConnectRequest_Hello) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Status) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Clients) isConnectRequest_Message() {}
+
+func (*ConnectRequest_Trace) isConnectRequest_Message() {}
 
 type ConnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -821,7 +904,13 @@ type VersionStatus struct {
 	// Why it failed.
 	Error string `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
 	// Bytes that came over the wire for this version; the rest was found in versions on the disk.
-	BytesFetched  uint64 `protobuf:"varint,8,opt,name=bytes_fetched,json=bytesFetched,proto3" json:"bytes_fetched,omitempty"`
+	BytesFetched uint64 `protobuf:"varint,8,opt,name=bytes_fetched,json=bytesFetched,proto3" json:"bytes_fetched,omitempty"`
+	// The plan that the satellite follows, and how it goes; absent before it has one.
+	Plan     *SyncPlan              `protobuf:"bytes,9,opt,name=plan,proto3" json:"plan,omitempty"`
+	Started  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started,proto3" json:"started,omitempty"`
+	Finished *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=finished,proto3" json:"finished,omitempty"`
+	// Slower than the plan said: by how much and what held it up; empty if it is not.
+	Behind        string `protobuf:"bytes,12,opt,name=behind,proto3" json:"behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -912,6 +1001,628 @@ func (x *VersionStatus) GetBytesFetched() uint64 {
 	return 0
 }
 
+func (x *VersionStatus) GetPlan() *SyncPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *VersionStatus) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *VersionStatus) GetFinished() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Finished
+	}
+	return nil
+}
+
+func (x *VersionStatus) GetBehind() string {
+	if x != nil {
+		return x.Behind
+	}
+	return ""
+}
+
+// BootTrace tells which parts of a version's disk clients read while they booted, the first reads first.
+type BootTrace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version ID.
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// At most 4096 ranges.
+	Ranges []*TraceRange `protobuf:"bytes,2,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	// Boots that went into it.
+	Boots         uint32 `protobuf:"varint,3,opt,name=boots,proto3" json:"boots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BootTrace) Reset() {
+	*x = BootTrace{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BootTrace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BootTrace) ProtoMessage() {}
+
+func (x *BootTrace) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BootTrace.ProtoReflect.Descriptor instead.
+func (*BootTrace) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BootTrace) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *BootTrace) GetRanges() []*TraceRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *BootTrace) GetBoots() uint32 {
+	if x != nil {
+		return x.Boots
+	}
+	return 0
+}
+
+type TraceRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offset        uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length        uint32                 `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRange) Reset() {
+	*x = TraceRange{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRange) ProtoMessage() {}
+
+func (x *TraceRange) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRange.ProtoReflect.Descriptor instead.
+func (*TraceRange) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *TraceRange) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *TraceRange) GetLength() uint32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+type PlanSyncRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version ID that is wanted.
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Version IDs that are complete and proven here, at most 64.
+	Have [][]byte `protobuf:"bytes,2,rep,name=have,proto3" json:"have,omitempty"`
+	// Measured by the satellite: bytes a second over the link and through recompression (all cores); 0: not known.
+	LinkBytesPerSecond       uint64 `protobuf:"varint,3,opt,name=link_bytes_per_second,json=linkBytesPerSecond,proto3" json:"link_bytes_per_second,omitempty"`
+	RecompressBytesPerSecond uint64 `protobuf:"varint,4,opt,name=recompress_bytes_per_second,json=recompressBytesPerSecond,proto3" json:"recompress_bytes_per_second,omitempty"`
+	// SHA-256 of the delta file that was begun, if any: it is preferred as long as it is there.
+	BegunSha256 []byte `protobuf:"bytes,5,opt,name=begun_sha256,json=begunSha256,proto3" json:"begun_sha256,omitempty"`
+	// Why the last attempt ended: a base that proved damaged is not offered again.
+	Failure       string `protobuf:"bytes,6,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanSyncRequest) Reset() {
+	*x = PlanSyncRequest{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanSyncRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanSyncRequest) ProtoMessage() {}
+
+func (x *PlanSyncRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanSyncRequest.ProtoReflect.Descriptor instead.
+func (*PlanSyncRequest) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PlanSyncRequest) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *PlanSyncRequest) GetHave() [][]byte {
+	if x != nil {
+		return x.Have
+	}
+	return nil
+}
+
+func (x *PlanSyncRequest) GetLinkBytesPerSecond() uint64 {
+	if x != nil {
+		return x.LinkBytesPerSecond
+	}
+	return 0
+}
+
+func (x *PlanSyncRequest) GetRecompressBytesPerSecond() uint64 {
+	if x != nil {
+		return x.RecompressBytesPerSecond
+	}
+	return 0
+}
+
+func (x *PlanSyncRequest) GetBegunSha256() []byte {
+	if x != nil {
+		return x.BegunSha256
+	}
+	return nil
+}
+
+func (x *PlanSyncRequest) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+type PlanSyncResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Plan  *SyncPlan              `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// With method DELTA.
+	Delta         *DeltaFile `protobuf:"bytes,2,opt,name=delta,proto3" json:"delta,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanSyncResponse) Reset() {
+	*x = PlanSyncResponse{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanSyncResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanSyncResponse) ProtoMessage() {}
+
+func (x *PlanSyncResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanSyncResponse.ProtoReflect.Descriptor instead.
+func (*PlanSyncResponse) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PlanSyncResponse) GetPlan() *SyncPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *PlanSyncResponse) GetDelta() *DeltaFile {
+	if x != nil {
+		return x.Delta
+	}
+	return nil
+}
+
+// SyncPlan is the decision and what it was made of.
+type SyncPlan struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Method SyncMethod             `protobuf:"varint,1,opt,name=method,proto3,enum=ltsp.satellite.v1.SyncMethod" json:"method,omitempty"`
+	// For people, one line.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Bytes over the WAN, and the time until the version is complete.
+	WireBytes uint64               `protobuf:"varint,3,opt,name=wire_bytes,json=wireBytes,proto3" json:"wire_bytes,omitempty"`
+	Expected  *durationpb.Duration `protobuf:"bytes,4,opt,name=expected,proto3" json:"expected,omitempty"`
+	// Version that a delta begins at.
+	BaseId  []byte        `protobuf:"bytes,5,opt,name=base_id,json=baseId,proto3" json:"base_id,omitempty"`
+	Options []*SyncOption `protobuf:"bytes,6,rep,name=options,proto3" json:"options,omitempty"`
+	// With method WAIT: ask again after this.
+	RetryAfter    *durationpb.Duration   `protobuf:"bytes,7,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	Made          *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=made,proto3" json:"made,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncPlan) Reset() {
+	*x = SyncPlan{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncPlan) ProtoMessage() {}
+
+func (x *SyncPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncPlan.ProtoReflect.Descriptor instead.
+func (*SyncPlan) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SyncPlan) GetMethod() SyncMethod {
+	if x != nil {
+		return x.Method
+	}
+	return SyncMethod_SYNC_METHOD_UNSPECIFIED
+}
+
+func (x *SyncPlan) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SyncPlan) GetWireBytes() uint64 {
+	if x != nil {
+		return x.WireBytes
+	}
+	return 0
+}
+
+func (x *SyncPlan) GetExpected() *durationpb.Duration {
+	if x != nil {
+		return x.Expected
+	}
+	return nil
+}
+
+func (x *SyncPlan) GetBaseId() []byte {
+	if x != nil {
+		return x.BaseId
+	}
+	return nil
+}
+
+func (x *SyncPlan) GetOptions() []*SyncOption {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+func (x *SyncPlan) GetRetryAfter() *durationpb.Duration {
+	if x != nil {
+		return x.RetryAfter
+	}
+	return nil
+}
+
+func (x *SyncPlan) GetMade() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Made
+	}
+	return nil
+}
+
+// SyncOption is one way that was weighed.
+type SyncOption struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Method    SyncMethod             `protobuf:"varint,1,opt,name=method,proto3,enum=ltsp.satellite.v1.SyncMethod" json:"method,omitempty"`
+	BaseId    []byte                 `protobuf:"bytes,2,opt,name=base_id,json=baseId,proto3" json:"base_id,omitempty"`
+	WireBytes uint64                 `protobuf:"varint,3,opt,name=wire_bytes,json=wireBytes,proto3" json:"wire_bytes,omitempty"`
+	Expected  *durationpb.Duration   `protobuf:"bytes,4,opt,name=expected,proto3" json:"expected,omitempty"`
+	// Why it can't be taken; empty if it can.
+	Unavailable   string `protobuf:"bytes,5,opt,name=unavailable,proto3" json:"unavailable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncOption) Reset() {
+	*x = SyncOption{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncOption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncOption) ProtoMessage() {}
+
+func (x *SyncOption) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncOption.ProtoReflect.Descriptor instead.
+func (*SyncOption) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SyncOption) GetMethod() SyncMethod {
+	if x != nil {
+		return x.Method
+	}
+	return SyncMethod_SYNC_METHOD_UNSPECIFIED
+}
+
+func (x *SyncOption) GetBaseId() []byte {
+	if x != nil {
+		return x.BaseId
+	}
+	return nil
+}
+
+func (x *SyncOption) GetWireBytes() uint64 {
+	if x != nil {
+		return x.WireBytes
+	}
+	return 0
+}
+
+func (x *SyncOption) GetExpected() *durationpb.Duration {
+	if x != nil {
+		return x.Expected
+	}
+	return nil
+}
+
+func (x *SyncOption) GetUnavailable() string {
+	if x != nil {
+		return x.Unavailable
+	}
+	return ""
+}
+
+// DeltaFile describes a delta file of internal/delta.
+type DeltaFile struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Sha256    []byte                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	SizeBytes uint64                 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// Length of the index at its start.
+	IndexBytes uint64 `protobuf:"varint,3,opt,name=index_bytes,json=indexBytes,proto3" json:"index_bytes,omitempty"`
+	// Groups in the order in which clients will want them (boot trace first); those that are not named follow in their own order.
+	FirstGroups   []uint32 `protobuf:"varint,4,rep,packed,name=first_groups,json=firstGroups,proto3" json:"first_groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeltaFile) Reset() {
+	*x = DeltaFile{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeltaFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeltaFile) ProtoMessage() {}
+
+func (x *DeltaFile) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeltaFile.ProtoReflect.Descriptor instead.
+func (*DeltaFile) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DeltaFile) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *DeltaFile) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *DeltaFile) GetIndexBytes() uint64 {
+	if x != nil {
+		return x.IndexBytes
+	}
+	return 0
+}
+
+func (x *DeltaFile) GetFirstGroups() []uint32 {
+	if x != nil {
+		return x.FirstGroups
+	}
+	return nil
+}
+
+// TransferPolicy bounds what a site takes over its WAN line.
+type TransferPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All satellites of the site together; 0: no cap.
+	BytesPerSecond uint64 `protobuf:"varint,1,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	// Daily window in the satellite's local time, "22:00-06:00"; empty: always. What a client waits for passes at any time.
+	Window string `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
+	// AUTO, DELTA, CHUNKS or WHOLE.
+	Method SyncMethod `protobuf:"varint,3,opt,name=method,proto3,enum=ltsp.satellite.v1.SyncMethod" json:"method,omitempty"`
+	// How long a client's read waits for bytes that have not arrived, before the connection is given up; unset means 20 s.
+	LazyWait *durationpb.Duration `protobuf:"bytes,4,opt,name=lazy_wait,json=lazyWait,proto3" json:"lazy_wait,omitempty"`
+	// Clients get a new version only when it is complete.
+	CompleteOnly  bool `protobuf:"varint,5,opt,name=complete_only,json=completeOnly,proto3" json:"complete_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferPolicy) Reset() {
+	*x = TransferPolicy{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferPolicy) ProtoMessage() {}
+
+func (x *TransferPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferPolicy.ProtoReflect.Descriptor instead.
+func (*TransferPolicy) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TransferPolicy) GetBytesPerSecond() uint64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *TransferPolicy) GetWindow() string {
+	if x != nil {
+		return x.Window
+	}
+	return ""
+}
+
+func (x *TransferPolicy) GetMethod() SyncMethod {
+	if x != nil {
+		return x.Method
+	}
+	return SyncMethod_SYNC_METHOD_UNSPECIFIED
+}
+
+func (x *TransferPolicy) GetLazyWait() *durationpb.Duration {
+	if x != nil {
+		return x.LazyWait
+	}
+	return nil
+}
+
+func (x *TransferPolicy) GetCompleteOnly() bool {
+	if x != nil {
+		return x.CompleteOnly
+	}
+	return false
+}
+
 type Member struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -926,7 +1637,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[10]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1649,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[10]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1662,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{10}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Member) GetName() string {
@@ -992,7 +1703,7 @@ type ClientReports struct {
 
 func (x *ClientReports) Reset() {
 	*x = ClientReports{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[11]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1715,7 @@ func (x *ClientReports) String() string {
 func (*ClientReports) ProtoMessage() {}
 
 func (x *ClientReports) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[11]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1728,7 @@ func (x *ClientReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientReports.ProtoReflect.Descriptor instead.
 func (*ClientReports) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{11}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ClientReports) GetReports() []*ClientReport {
@@ -1063,7 +1774,7 @@ type ClientReport struct {
 
 func (x *ClientReport) Reset() {
 	*x = ClientReport{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[12]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1786,7 @@ func (x *ClientReport) String() string {
 func (*ClientReport) ProtoMessage() {}
 
 func (x *ClientReport) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[12]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1799,7 @@ func (x *ClientReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientReport.ProtoReflect.Descriptor instead.
 func (*ClientReport) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{12}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ClientReport) GetMac() string {
@@ -1286,7 +1997,7 @@ type BootStep struct {
 
 func (x *BootStep) Reset() {
 	*x = BootStep{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[13]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +2009,7 @@ func (x *BootStep) String() string {
 func (*BootStep) ProtoMessage() {}
 
 func (x *BootStep) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[13]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +2022,7 @@ func (x *BootStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootStep.ProtoReflect.Descriptor instead.
 func (*BootStep) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{13}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BootStep) GetName() string {
@@ -1338,14 +2049,16 @@ func (x *BootStep) GetSource() string {
 type GetManifestRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version ID, 32 bytes.
-	Id            []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Artifacts whose chunk lists are wanted; "*" means all. Without any the manifest comes without lists, a few hundred bytes.
+	Lists         []string `protobuf:"bytes,2,rep,name=lists,proto3" json:"lists,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetManifestRequest) Reset() {
 	*x = GetManifestRequest{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[14]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +2070,7 @@ func (x *GetManifestRequest) String() string {
 func (*GetManifestRequest) ProtoMessage() {}
 
 func (x *GetManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[14]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,12 +2083,19 @@ func (x *GetManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetManifestRequest.ProtoReflect.Descriptor instead.
 func (*GetManifestRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{14}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetManifestRequest) GetId() []byte {
 	if x != nil {
 		return x.Id
+	}
+	return nil
+}
+
+func (x *GetManifestRequest) GetLists() []string {
+	if x != nil {
+		return x.Lists
 	}
 	return nil
 }
@@ -1390,7 +2110,7 @@ type GetManifestResponse struct {
 
 func (x *GetManifestResponse) Reset() {
 	*x = GetManifestResponse{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[15]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +2122,7 @@ func (x *GetManifestResponse) String() string {
 func (*GetManifestResponse) ProtoMessage() {}
 
 func (x *GetManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[15]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +2135,7 @@ func (x *GetManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetManifestResponse.ProtoReflect.Descriptor instead.
 func (*GetManifestResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{15}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetManifestResponse) GetManifest() []byte {
@@ -1439,14 +2159,15 @@ type DesiredState struct {
 	// Satellites of the site, this one included, the first enrolled first.
 	Peers []*Peer `protobuf:"bytes,7,rep,name=peers,proto3" json:"peers,omitempty"`
 	// Policy of the site: lines for the boot script and the agent.
-	Boot          *BootPolicy `protobuf:"bytes,8,opt,name=boot,proto3" json:"boot,omitempty"`
+	Boot          *BootPolicy     `protobuf:"bytes,8,opt,name=boot,proto3" json:"boot,omitempty"`
+	Transfer      *TransferPolicy `protobuf:"bytes,9,opt,name=transfer,proto3" json:"transfer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[16]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1458,7 +2179,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[16]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1471,7 +2192,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{16}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DesiredState) GetRevision() uint64 {
@@ -1530,6 +2251,13 @@ func (x *DesiredState) GetBoot() *BootPolicy {
 	return nil
 }
 
+func (x *DesiredState) GetTransfer() *TransferPolicy {
+	if x != nil {
+		return x.Transfer
+	}
+	return nil
+}
+
 type DesiredVersion struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Image  string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
@@ -1546,7 +2274,7 @@ type DesiredVersion struct {
 
 func (x *DesiredVersion) Reset() {
 	*x = DesiredVersion{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[17]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +2286,7 @@ func (x *DesiredVersion) String() string {
 func (*DesiredVersion) ProtoMessage() {}
 
 func (x *DesiredVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[17]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +2299,7 @@ func (x *DesiredVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredVersion.ProtoReflect.Descriptor instead.
 func (*DesiredVersion) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{17}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DesiredVersion) GetImage() string {
@@ -1630,7 +2358,7 @@ type Subnet struct {
 
 func (x *Subnet) Reset() {
 	*x = Subnet{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[18]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +2370,7 @@ func (x *Subnet) String() string {
 func (*Subnet) ProtoMessage() {}
 
 func (x *Subnet) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[18]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +2383,7 @@ func (x *Subnet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subnet.ProtoReflect.Descriptor instead.
 func (*Subnet) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{18}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Subnet) GetName() string {
@@ -1750,7 +2478,7 @@ type Client struct {
 
 func (x *Client) Reset() {
 	*x = Client{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[19]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +2490,7 @@ func (x *Client) String() string {
 func (*Client) ProtoMessage() {}
 
 func (x *Client) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[19]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +2503,7 @@ func (x *Client) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Client.ProtoReflect.Descriptor instead.
 func (*Client) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{19}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Client) GetMac() string {
@@ -1824,7 +2552,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[20]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +2564,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[20]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +2577,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{20}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Peer) GetName() string {
@@ -1883,7 +2611,7 @@ type BootPolicy struct {
 
 func (x *BootPolicy) Reset() {
 	*x = BootPolicy{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[21]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2623,7 @@ func (x *BootPolicy) String() string {
 func (*BootPolicy) ProtoMessage() {}
 
 func (x *BootPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[21]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2636,7 @@ func (x *BootPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootPolicy.ProtoReflect.Descriptor instead.
 func (*BootPolicy) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{21}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *BootPolicy) GetKernelParameters() string {
@@ -1975,11 +2703,12 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12%\n" +
 	"\x0eca_certificate\x18\x02 \x01(\fR\rcaCertificate\x12\x1f\n" +
 	"\vsigning_key\x18\x03 \x01(\fR\n" +
-	"signingKey\"\xc6\x01\n" +
+	"signingKey\"\xfc\x01\n" +
 	"\x0eConnectRequest\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.ltsp.satellite.v1.HelloH\x00R\x05hello\x129\n" +
 	"\x06status\x18\x02 \x01(\v2\x1f.ltsp.satellite.v1.StatusReportH\x00R\x06status\x12<\n" +
-	"\aclients\x18\x03 \x01(\v2 .ltsp.satellite.v1.ClientReportsH\x00R\aclientsB\t\n" +
+	"\aclients\x18\x03 \x01(\v2 .ltsp.satellite.v1.ClientReportsH\x00R\aclients\x124\n" +
+	"\x05trace\x18\x04 \x01(\v2\x1c.ltsp.satellite.v1.BootTraceH\x00R\x05traceB\t\n" +
 	"\amessage\"Y\n" +
 	"\x0fConnectResponse\x12;\n" +
 	"\adesired\x18\x01 \x01(\v2\x1f.ltsp.satellite.v1.DesiredStateH\x00R\adesiredB\t\n" +
@@ -2007,7 +2736,7 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06leases\x18\x03 \x01(\rR\x06leases\x12\x1d\n" +
 	"\n" +
-	"range_size\x18\x04 \x01(\rR\trangeSize\"\xff\x01\n" +
+	"range_size\x18\x04 \x01(\rR\trangeSize\"\xb6\x03\n" +
 	"\rVersionStatus\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x0e\n" +
@@ -2018,7 +2747,62 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\vbytes_total\x18\x06 \x01(\x04R\n" +
 	"bytesTotal\x12\x14\n" +
 	"\x05error\x18\a \x01(\tR\x05error\x12#\n" +
-	"\rbytes_fetched\x18\b \x01(\x04R\fbytesFetched\"h\n" +
+	"\rbytes_fetched\x18\b \x01(\x04R\fbytesFetched\x12/\n" +
+	"\x04plan\x18\t \x01(\v2\x1b.ltsp.satellite.v1.SyncPlanR\x04plan\x124\n" +
+	"\astarted\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x126\n" +
+	"\bfinished\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bfinished\x12\x16\n" +
+	"\x06behind\x18\f \x01(\tR\x06behind\"h\n" +
+	"\tBootTrace\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x125\n" +
+	"\x06ranges\x18\x02 \x03(\v2\x1d.ltsp.satellite.v1.TraceRangeR\x06ranges\x12\x14\n" +
+	"\x05boots\x18\x03 \x01(\rR\x05boots\"<\n" +
+	"\n" +
+	"TraceRange\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x16\n" +
+	"\x06length\x18\x02 \x01(\rR\x06length\"\xe4\x01\n" +
+	"\x0fPlanSyncRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04have\x18\x02 \x03(\fR\x04have\x121\n" +
+	"\x15link_bytes_per_second\x18\x03 \x01(\x04R\x12linkBytesPerSecond\x12=\n" +
+	"\x1brecompress_bytes_per_second\x18\x04 \x01(\x04R\x18recompressBytesPerSecond\x12!\n" +
+	"\fbegun_sha256\x18\x05 \x01(\fR\vbegunSha256\x12\x18\n" +
+	"\afailure\x18\x06 \x01(\tR\afailure\"w\n" +
+	"\x10PlanSyncResponse\x12/\n" +
+	"\x04plan\x18\x01 \x01(\v2\x1b.ltsp.satellite.v1.SyncPlanR\x04plan\x122\n" +
+	"\x05delta\x18\x02 \x01(\v2\x1c.ltsp.satellite.v1.DeltaFileR\x05delta\"\xed\x02\n" +
+	"\bSyncPlan\x125\n" +
+	"\x06method\x18\x01 \x01(\x0e2\x1d.ltsp.satellite.v1.SyncMethodR\x06method\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"wire_bytes\x18\x03 \x01(\x04R\twireBytes\x125\n" +
+	"\bexpected\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bexpected\x12\x17\n" +
+	"\abase_id\x18\x05 \x01(\fR\x06baseId\x127\n" +
+	"\aoptions\x18\x06 \x03(\v2\x1d.ltsp.satellite.v1.SyncOptionR\aoptions\x12:\n" +
+	"\vretry_after\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryAfter\x12.\n" +
+	"\x04made\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04made\"\xd4\x01\n" +
+	"\n" +
+	"SyncOption\x125\n" +
+	"\x06method\x18\x01 \x01(\x0e2\x1d.ltsp.satellite.v1.SyncMethodR\x06method\x12\x17\n" +
+	"\abase_id\x18\x02 \x01(\fR\x06baseId\x12\x1d\n" +
+	"\n" +
+	"wire_bytes\x18\x03 \x01(\x04R\twireBytes\x125\n" +
+	"\bexpected\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bexpected\x12 \n" +
+	"\vunavailable\x18\x05 \x01(\tR\vunavailable\"\x86\x01\n" +
+	"\tDeltaFile\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\x12\x1f\n" +
+	"\vindex_bytes\x18\x03 \x01(\x04R\n" +
+	"indexBytes\x12!\n" +
+	"\ffirst_groups\x18\x04 \x03(\rR\vfirstGroups\"\xe6\x01\n" +
+	"\x0eTransferPolicy\x12(\n" +
+	"\x10bytes_per_second\x18\x01 \x01(\x04R\x0ebytesPerSecond\x12\x16\n" +
+	"\x06window\x18\x02 \x01(\tR\x06window\x125\n" +
+	"\x06method\x18\x03 \x01(\x0e2\x1d.ltsp.satellite.v1.SyncMethodR\x06method\x126\n" +
+	"\tlazy_wait\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\blazyWait\x12#\n" +
+	"\rcomplete_only\x18\x05 \x01(\bR\fcompleteOnly\"h\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
@@ -2058,11 +2842,12 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\bBootStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x02at\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x02at\x12\x16\n" +
-	"\x06source\x18\x03 \x01(\tR\x06source\"$\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\":\n" +
 	"\x12GetManifestRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\fR\x02id\"1\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
+	"\x05lists\x18\x02 \x03(\tR\x05lists\"1\n" +
 	"\x13GetManifestResponse\x12\x1a\n" +
-	"\bmanifest\x18\x01 \x01(\fR\bmanifest\"\xe8\x02\n" +
+	"\bmanifest\x18\x01 \x01(\fR\bmanifest\"\xa7\x03\n" +
 	"\fDesiredState\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x12=\n" +
@@ -2072,7 +2857,8 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\n" +
 	"gossip_key\x18\x06 \x01(\fR\tgossipKey\x12-\n" +
 	"\x05peers\x18\a \x03(\v2\x17.ltsp.satellite.v1.PeerR\x05peers\x121\n" +
-	"\x04boot\x18\b \x01(\v2\x1d.ltsp.satellite.v1.BootPolicyR\x04boot\"~\n" +
+	"\x04boot\x18\b \x01(\v2\x1d.ltsp.satellite.v1.BootPolicyR\x04boot\x12=\n" +
+	"\btransfer\x18\t \x01(\v2!.ltsp.satellite.v1.TransferPolicyR\btransfer\"~\n" +
 	"\x0eDesiredVersion\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x0e\n" +
@@ -2111,13 +2897,22 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\x04boot\x18\x04 \x01(\tR\x04boot\x12:\n" +
 	"\vnbd_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"nbdTimeout\x12<\n" +
-	"\fdead_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vdeadTimeout*\x9a\x01\n" +
+	"\fdead_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vdeadTimeout*\xb5\x01\n" +
 	"\fVersionState\x12\x1d\n" +
 	"\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15VERSION_STATE_WAITING\x10\x01\x12\x1a\n" +
 	"\x16VERSION_STATE_FETCHING\x10\x02\x12\x1a\n" +
 	"\x16VERSION_STATE_VERIFIED\x10\x03\x12\x18\n" +
-	"\x14VERSION_STATE_FAILED\x10\x04*j\n" +
+	"\x14VERSION_STATE_FAILED\x10\x04\x12\x19\n" +
+	"\x15VERSION_STATE_SERVING\x10\x05*\x9b\x01\n" +
+	"\n" +
+	"SyncMethod\x12\x1b\n" +
+	"\x17SYNC_METHOD_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10SYNC_METHOD_AUTO\x10\x01\x12\x15\n" +
+	"\x11SYNC_METHOD_DELTA\x10\x02\x12\x16\n" +
+	"\x12SYNC_METHOD_CHUNKS\x10\x03\x12\x15\n" +
+	"\x11SYNC_METHOD_WHOLE\x10\x04\x12\x14\n" +
+	"\x10SYNC_METHOD_WAIT\x10\x05*j\n" +
 	"\bDhcpMode\x12\x19\n" +
 	"\x15DHCP_MODE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17DHCP_MODE_AUTHORITATIVE\x10\x01\x12\x13\n" +
@@ -2125,10 +2920,11 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\rDHCP_MODE_OFF\x10\x032\xaa\x01\n" +
 	"\x10EnrolmentService\x12J\n" +
 	"\x05Enrol\x12\x1f.ltsp.satellite.v1.EnrolRequest\x1a .ltsp.satellite.v1.EnrolResponse\x12J\n" +
-	"\x05Renew\x12\x1f.ltsp.satellite.v1.RenewRequest\x1a .ltsp.satellite.v1.RenewResponse2\xc1\x01\n" +
+	"\x05Renew\x12\x1f.ltsp.satellite.v1.RenewRequest\x1a .ltsp.satellite.v1.RenewResponse2\x96\x02\n" +
 	"\vLinkService\x12T\n" +
 	"\aConnect\x12!.ltsp.satellite.v1.ConnectRequest\x1a\".ltsp.satellite.v1.ConnectResponse(\x010\x01\x12\\\n" +
-	"\vGetManifest\x12%.ltsp.satellite.v1.GetManifestRequest\x1a&.ltsp.satellite.v1.GetManifestResponseBFZDgithub.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1;satellitev1b\x06proto3"
+	"\vGetManifest\x12%.ltsp.satellite.v1.GetManifestRequest\x1a&.ltsp.satellite.v1.GetManifestResponse\x12S\n" +
+	"\bPlanSync\x12\".ltsp.satellite.v1.PlanSyncRequest\x1a#.ltsp.satellite.v1.PlanSyncResponseBFZDgithub.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1;satellitev1b\x06proto3"
 
 var (
 	file_ltsp_satellite_v1_satellite_proto_rawDescOnce sync.Once
@@ -2142,74 +2938,102 @@ func file_ltsp_satellite_v1_satellite_proto_rawDescGZIP() []byte {
 	return file_ltsp_satellite_v1_satellite_proto_rawDescData
 }
 
-var file_ltsp_satellite_v1_satellite_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_ltsp_satellite_v1_satellite_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_ltsp_satellite_v1_satellite_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_ltsp_satellite_v1_satellite_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_ltsp_satellite_v1_satellite_proto_goTypes = []any{
 	(VersionState)(0),             // 0: ltsp.satellite.v1.VersionState
-	(DhcpMode)(0),                 // 1: ltsp.satellite.v1.DhcpMode
-	(*EnrolRequest)(nil),          // 2: ltsp.satellite.v1.EnrolRequest
-	(*EnrolResponse)(nil),         // 3: ltsp.satellite.v1.EnrolResponse
-	(*RenewRequest)(nil),          // 4: ltsp.satellite.v1.RenewRequest
-	(*RenewResponse)(nil),         // 5: ltsp.satellite.v1.RenewResponse
-	(*ConnectRequest)(nil),        // 6: ltsp.satellite.v1.ConnectRequest
-	(*ConnectResponse)(nil),       // 7: ltsp.satellite.v1.ConnectResponse
-	(*Hello)(nil),                 // 8: ltsp.satellite.v1.Hello
-	(*StatusReport)(nil),          // 9: ltsp.satellite.v1.StatusReport
-	(*SubnetStatus)(nil),          // 10: ltsp.satellite.v1.SubnetStatus
-	(*VersionStatus)(nil),         // 11: ltsp.satellite.v1.VersionStatus
-	(*Member)(nil),                // 12: ltsp.satellite.v1.Member
-	(*ClientReports)(nil),         // 13: ltsp.satellite.v1.ClientReports
-	(*ClientReport)(nil),          // 14: ltsp.satellite.v1.ClientReport
-	(*BootStep)(nil),              // 15: ltsp.satellite.v1.BootStep
-	(*GetManifestRequest)(nil),    // 16: ltsp.satellite.v1.GetManifestRequest
-	(*GetManifestResponse)(nil),   // 17: ltsp.satellite.v1.GetManifestResponse
-	(*DesiredState)(nil),          // 18: ltsp.satellite.v1.DesiredState
-	(*DesiredVersion)(nil),        // 19: ltsp.satellite.v1.DesiredVersion
-	(*Subnet)(nil),                // 20: ltsp.satellite.v1.Subnet
-	(*Client)(nil),                // 21: ltsp.satellite.v1.Client
-	(*Peer)(nil),                  // 22: ltsp.satellite.v1.Peer
-	(*BootPolicy)(nil),            // 23: ltsp.satellite.v1.BootPolicy
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(SyncMethod)(0),               // 1: ltsp.satellite.v1.SyncMethod
+	(DhcpMode)(0),                 // 2: ltsp.satellite.v1.DhcpMode
+	(*EnrolRequest)(nil),          // 3: ltsp.satellite.v1.EnrolRequest
+	(*EnrolResponse)(nil),         // 4: ltsp.satellite.v1.EnrolResponse
+	(*RenewRequest)(nil),          // 5: ltsp.satellite.v1.RenewRequest
+	(*RenewResponse)(nil),         // 6: ltsp.satellite.v1.RenewResponse
+	(*ConnectRequest)(nil),        // 7: ltsp.satellite.v1.ConnectRequest
+	(*ConnectResponse)(nil),       // 8: ltsp.satellite.v1.ConnectResponse
+	(*Hello)(nil),                 // 9: ltsp.satellite.v1.Hello
+	(*StatusReport)(nil),          // 10: ltsp.satellite.v1.StatusReport
+	(*SubnetStatus)(nil),          // 11: ltsp.satellite.v1.SubnetStatus
+	(*VersionStatus)(nil),         // 12: ltsp.satellite.v1.VersionStatus
+	(*BootTrace)(nil),             // 13: ltsp.satellite.v1.BootTrace
+	(*TraceRange)(nil),            // 14: ltsp.satellite.v1.TraceRange
+	(*PlanSyncRequest)(nil),       // 15: ltsp.satellite.v1.PlanSyncRequest
+	(*PlanSyncResponse)(nil),      // 16: ltsp.satellite.v1.PlanSyncResponse
+	(*SyncPlan)(nil),              // 17: ltsp.satellite.v1.SyncPlan
+	(*SyncOption)(nil),            // 18: ltsp.satellite.v1.SyncOption
+	(*DeltaFile)(nil),             // 19: ltsp.satellite.v1.DeltaFile
+	(*TransferPolicy)(nil),        // 20: ltsp.satellite.v1.TransferPolicy
+	(*Member)(nil),                // 21: ltsp.satellite.v1.Member
+	(*ClientReports)(nil),         // 22: ltsp.satellite.v1.ClientReports
+	(*ClientReport)(nil),          // 23: ltsp.satellite.v1.ClientReport
+	(*BootStep)(nil),              // 24: ltsp.satellite.v1.BootStep
+	(*GetManifestRequest)(nil),    // 25: ltsp.satellite.v1.GetManifestRequest
+	(*GetManifestResponse)(nil),   // 26: ltsp.satellite.v1.GetManifestResponse
+	(*DesiredState)(nil),          // 27: ltsp.satellite.v1.DesiredState
+	(*DesiredVersion)(nil),        // 28: ltsp.satellite.v1.DesiredVersion
+	(*Subnet)(nil),                // 29: ltsp.satellite.v1.Subnet
+	(*Client)(nil),                // 30: ltsp.satellite.v1.Client
+	(*Peer)(nil),                  // 31: ltsp.satellite.v1.Peer
+	(*BootPolicy)(nil),            // 32: ltsp.satellite.v1.BootPolicy
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
 }
 var file_ltsp_satellite_v1_satellite_proto_depIdxs = []int32{
-	8,  // 0: ltsp.satellite.v1.ConnectRequest.hello:type_name -> ltsp.satellite.v1.Hello
-	9,  // 1: ltsp.satellite.v1.ConnectRequest.status:type_name -> ltsp.satellite.v1.StatusReport
-	13, // 2: ltsp.satellite.v1.ConnectRequest.clients:type_name -> ltsp.satellite.v1.ClientReports
-	18, // 3: ltsp.satellite.v1.ConnectResponse.desired:type_name -> ltsp.satellite.v1.DesiredState
-	11, // 4: ltsp.satellite.v1.StatusReport.versions:type_name -> ltsp.satellite.v1.VersionStatus
-	12, // 5: ltsp.satellite.v1.StatusReport.members:type_name -> ltsp.satellite.v1.Member
-	24, // 6: ltsp.satellite.v1.StatusReport.time:type_name -> google.protobuf.Timestamp
-	24, // 7: ltsp.satellite.v1.StatusReport.started:type_name -> google.protobuf.Timestamp
-	10, // 8: ltsp.satellite.v1.StatusReport.subnets:type_name -> ltsp.satellite.v1.SubnetStatus
-	0,  // 9: ltsp.satellite.v1.VersionStatus.state:type_name -> ltsp.satellite.v1.VersionState
-	14, // 10: ltsp.satellite.v1.ClientReports.reports:type_name -> ltsp.satellite.v1.ClientReport
-	24, // 11: ltsp.satellite.v1.ClientReport.time:type_name -> google.protobuf.Timestamp
-	15, // 12: ltsp.satellite.v1.ClientReport.timeline:type_name -> ltsp.satellite.v1.BootStep
-	25, // 13: ltsp.satellite.v1.ClientReport.uptime:type_name -> google.protobuf.Duration
-	25, // 14: ltsp.satellite.v1.BootStep.at:type_name -> google.protobuf.Duration
-	19, // 15: ltsp.satellite.v1.DesiredState.versions:type_name -> ltsp.satellite.v1.DesiredVersion
-	20, // 16: ltsp.satellite.v1.DesiredState.subnets:type_name -> ltsp.satellite.v1.Subnet
-	21, // 17: ltsp.satellite.v1.DesiredState.clients:type_name -> ltsp.satellite.v1.Client
-	22, // 18: ltsp.satellite.v1.DesiredState.peers:type_name -> ltsp.satellite.v1.Peer
-	23, // 19: ltsp.satellite.v1.DesiredState.boot:type_name -> ltsp.satellite.v1.BootPolicy
-	1,  // 20: ltsp.satellite.v1.Subnet.mode:type_name -> ltsp.satellite.v1.DhcpMode
-	25, // 21: ltsp.satellite.v1.Subnet.lease_time:type_name -> google.protobuf.Duration
-	25, // 22: ltsp.satellite.v1.BootPolicy.nbd_timeout:type_name -> google.protobuf.Duration
-	25, // 23: ltsp.satellite.v1.BootPolicy.dead_timeout:type_name -> google.protobuf.Duration
-	2,  // 24: ltsp.satellite.v1.EnrolmentService.Enrol:input_type -> ltsp.satellite.v1.EnrolRequest
-	4,  // 25: ltsp.satellite.v1.EnrolmentService.Renew:input_type -> ltsp.satellite.v1.RenewRequest
-	6,  // 26: ltsp.satellite.v1.LinkService.Connect:input_type -> ltsp.satellite.v1.ConnectRequest
-	16, // 27: ltsp.satellite.v1.LinkService.GetManifest:input_type -> ltsp.satellite.v1.GetManifestRequest
-	3,  // 28: ltsp.satellite.v1.EnrolmentService.Enrol:output_type -> ltsp.satellite.v1.EnrolResponse
-	5,  // 29: ltsp.satellite.v1.EnrolmentService.Renew:output_type -> ltsp.satellite.v1.RenewResponse
-	7,  // 30: ltsp.satellite.v1.LinkService.Connect:output_type -> ltsp.satellite.v1.ConnectResponse
-	17, // 31: ltsp.satellite.v1.LinkService.GetManifest:output_type -> ltsp.satellite.v1.GetManifestResponse
-	28, // [28:32] is the sub-list for method output_type
-	24, // [24:28] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	9,  // 0: ltsp.satellite.v1.ConnectRequest.hello:type_name -> ltsp.satellite.v1.Hello
+	10, // 1: ltsp.satellite.v1.ConnectRequest.status:type_name -> ltsp.satellite.v1.StatusReport
+	22, // 2: ltsp.satellite.v1.ConnectRequest.clients:type_name -> ltsp.satellite.v1.ClientReports
+	13, // 3: ltsp.satellite.v1.ConnectRequest.trace:type_name -> ltsp.satellite.v1.BootTrace
+	27, // 4: ltsp.satellite.v1.ConnectResponse.desired:type_name -> ltsp.satellite.v1.DesiredState
+	12, // 5: ltsp.satellite.v1.StatusReport.versions:type_name -> ltsp.satellite.v1.VersionStatus
+	21, // 6: ltsp.satellite.v1.StatusReport.members:type_name -> ltsp.satellite.v1.Member
+	33, // 7: ltsp.satellite.v1.StatusReport.time:type_name -> google.protobuf.Timestamp
+	33, // 8: ltsp.satellite.v1.StatusReport.started:type_name -> google.protobuf.Timestamp
+	11, // 9: ltsp.satellite.v1.StatusReport.subnets:type_name -> ltsp.satellite.v1.SubnetStatus
+	0,  // 10: ltsp.satellite.v1.VersionStatus.state:type_name -> ltsp.satellite.v1.VersionState
+	17, // 11: ltsp.satellite.v1.VersionStatus.plan:type_name -> ltsp.satellite.v1.SyncPlan
+	33, // 12: ltsp.satellite.v1.VersionStatus.started:type_name -> google.protobuf.Timestamp
+	33, // 13: ltsp.satellite.v1.VersionStatus.finished:type_name -> google.protobuf.Timestamp
+	14, // 14: ltsp.satellite.v1.BootTrace.ranges:type_name -> ltsp.satellite.v1.TraceRange
+	17, // 15: ltsp.satellite.v1.PlanSyncResponse.plan:type_name -> ltsp.satellite.v1.SyncPlan
+	19, // 16: ltsp.satellite.v1.PlanSyncResponse.delta:type_name -> ltsp.satellite.v1.DeltaFile
+	1,  // 17: ltsp.satellite.v1.SyncPlan.method:type_name -> ltsp.satellite.v1.SyncMethod
+	34, // 18: ltsp.satellite.v1.SyncPlan.expected:type_name -> google.protobuf.Duration
+	18, // 19: ltsp.satellite.v1.SyncPlan.options:type_name -> ltsp.satellite.v1.SyncOption
+	34, // 20: ltsp.satellite.v1.SyncPlan.retry_after:type_name -> google.protobuf.Duration
+	33, // 21: ltsp.satellite.v1.SyncPlan.made:type_name -> google.protobuf.Timestamp
+	1,  // 22: ltsp.satellite.v1.SyncOption.method:type_name -> ltsp.satellite.v1.SyncMethod
+	34, // 23: ltsp.satellite.v1.SyncOption.expected:type_name -> google.protobuf.Duration
+	1,  // 24: ltsp.satellite.v1.TransferPolicy.method:type_name -> ltsp.satellite.v1.SyncMethod
+	34, // 25: ltsp.satellite.v1.TransferPolicy.lazy_wait:type_name -> google.protobuf.Duration
+	23, // 26: ltsp.satellite.v1.ClientReports.reports:type_name -> ltsp.satellite.v1.ClientReport
+	33, // 27: ltsp.satellite.v1.ClientReport.time:type_name -> google.protobuf.Timestamp
+	24, // 28: ltsp.satellite.v1.ClientReport.timeline:type_name -> ltsp.satellite.v1.BootStep
+	34, // 29: ltsp.satellite.v1.ClientReport.uptime:type_name -> google.protobuf.Duration
+	34, // 30: ltsp.satellite.v1.BootStep.at:type_name -> google.protobuf.Duration
+	28, // 31: ltsp.satellite.v1.DesiredState.versions:type_name -> ltsp.satellite.v1.DesiredVersion
+	29, // 32: ltsp.satellite.v1.DesiredState.subnets:type_name -> ltsp.satellite.v1.Subnet
+	30, // 33: ltsp.satellite.v1.DesiredState.clients:type_name -> ltsp.satellite.v1.Client
+	31, // 34: ltsp.satellite.v1.DesiredState.peers:type_name -> ltsp.satellite.v1.Peer
+	32, // 35: ltsp.satellite.v1.DesiredState.boot:type_name -> ltsp.satellite.v1.BootPolicy
+	20, // 36: ltsp.satellite.v1.DesiredState.transfer:type_name -> ltsp.satellite.v1.TransferPolicy
+	2,  // 37: ltsp.satellite.v1.Subnet.mode:type_name -> ltsp.satellite.v1.DhcpMode
+	34, // 38: ltsp.satellite.v1.Subnet.lease_time:type_name -> google.protobuf.Duration
+	34, // 39: ltsp.satellite.v1.BootPolicy.nbd_timeout:type_name -> google.protobuf.Duration
+	34, // 40: ltsp.satellite.v1.BootPolicy.dead_timeout:type_name -> google.protobuf.Duration
+	3,  // 41: ltsp.satellite.v1.EnrolmentService.Enrol:input_type -> ltsp.satellite.v1.EnrolRequest
+	5,  // 42: ltsp.satellite.v1.EnrolmentService.Renew:input_type -> ltsp.satellite.v1.RenewRequest
+	7,  // 43: ltsp.satellite.v1.LinkService.Connect:input_type -> ltsp.satellite.v1.ConnectRequest
+	25, // 44: ltsp.satellite.v1.LinkService.GetManifest:input_type -> ltsp.satellite.v1.GetManifestRequest
+	15, // 45: ltsp.satellite.v1.LinkService.PlanSync:input_type -> ltsp.satellite.v1.PlanSyncRequest
+	4,  // 46: ltsp.satellite.v1.EnrolmentService.Enrol:output_type -> ltsp.satellite.v1.EnrolResponse
+	6,  // 47: ltsp.satellite.v1.EnrolmentService.Renew:output_type -> ltsp.satellite.v1.RenewResponse
+	8,  // 48: ltsp.satellite.v1.LinkService.Connect:output_type -> ltsp.satellite.v1.ConnectResponse
+	26, // 49: ltsp.satellite.v1.LinkService.GetManifest:output_type -> ltsp.satellite.v1.GetManifestResponse
+	16, // 50: ltsp.satellite.v1.LinkService.PlanSync:output_type -> ltsp.satellite.v1.PlanSyncResponse
+	46, // [46:51] is the sub-list for method output_type
+	41, // [41:46] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_ltsp_satellite_v1_satellite_proto_init() }
@@ -2221,6 +3045,7 @@ func file_ltsp_satellite_v1_satellite_proto_init() {
 		(*ConnectRequest_Hello)(nil),
 		(*ConnectRequest_Status)(nil),
 		(*ConnectRequest_Clients)(nil),
+		(*ConnectRequest_Trace)(nil),
 	}
 	file_ltsp_satellite_v1_satellite_proto_msgTypes[5].OneofWrappers = []any{
 		(*ConnectResponse_Desired)(nil),
@@ -2230,8 +3055,8 @@ func file_ltsp_satellite_v1_satellite_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ltsp_satellite_v1_satellite_proto_rawDesc), len(file_ltsp_satellite_v1_satellite_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   22,
+			NumEnums:      3,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -171,6 +171,7 @@ var EnrolmentService_ServiceDesc = grpc.ServiceDesc{
 const (
 	LinkService_Connect_FullMethodName     = "/ltsp.satellite.v1.LinkService/Connect"
 	LinkService_GetManifest_FullMethodName = "/ltsp.satellite.v1.LinkService/GetManifest"
+	LinkService_PlanSync_FullMethodName    = "/ltsp.satellite.v1.LinkService/PlanSync"
 )
 
 // LinkServiceClient is the client API for LinkService service.
@@ -184,6 +185,8 @@ type LinkServiceClient interface {
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectRequest, ConnectResponse], error)
 	// GetManifest delivers the signed manifest of a version that is assigned to the caller's site.
 	GetManifest(ctx context.Context, in *GetManifestRequest, opts ...grpc.CallOption) (*GetManifestResponse, error)
+	// PlanSync says which way to a version is the cheapest for the caller now, and why. Asked before a transfer begins and after each failure.
+	PlanSync(ctx context.Context, in *PlanSyncRequest, opts ...grpc.CallOption) (*PlanSyncResponse, error)
 }
 
 type linkServiceClient struct {
@@ -217,6 +220,16 @@ func (c *linkServiceClient) GetManifest(ctx context.Context, in *GetManifestRequ
 	return out, nil
 }
 
+func (c *linkServiceClient) PlanSync(ctx context.Context, in *PlanSyncRequest, opts ...grpc.CallOption) (*PlanSyncResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanSyncResponse)
+	err := c.cc.Invoke(ctx, LinkService_PlanSync_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LinkServiceServer is the server API for LinkService service.
 // All implementations must embed UnimplementedLinkServiceServer
 // for forward compatibility.
@@ -228,6 +241,8 @@ type LinkServiceServer interface {
 	Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error
 	// GetManifest delivers the signed manifest of a version that is assigned to the caller's site.
 	GetManifest(context.Context, *GetManifestRequest) (*GetManifestResponse, error)
+	// PlanSync says which way to a version is the cheapest for the caller now, and why. Asked before a transfer begins and after each failure.
+	PlanSync(context.Context, *PlanSyncRequest) (*PlanSyncResponse, error)
 	mustEmbedUnimplementedLinkServiceServer()
 }
 
@@ -243,6 +258,9 @@ func (UnimplementedLinkServiceServer) Connect(grpc.BidiStreamingServer[ConnectRe
 }
 func (UnimplementedLinkServiceServer) GetManifest(context.Context, *GetManifestRequest) (*GetManifestResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetManifest not implemented")
+}
+func (UnimplementedLinkServiceServer) PlanSync(context.Context, *PlanSyncRequest) (*PlanSyncResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanSync not implemented")
 }
 func (UnimplementedLinkServiceServer) mustEmbedUnimplementedLinkServiceServer() {}
 func (UnimplementedLinkServiceServer) testEmbeddedByValue()                     {}
@@ -290,6 +308,24 @@ func _LinkService_GetManifest_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LinkService_PlanSync_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanSyncRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LinkServiceServer).PlanSync(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LinkService_PlanSync_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LinkServiceServer).PlanSync(ctx, req.(*PlanSyncRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LinkService_ServiceDesc is the grpc.ServiceDesc for LinkService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -300,6 +336,10 @@ var LinkService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetManifest",
 			Handler:    _LinkService_GetManifest_Handler,
+		},
+		{
+			MethodName: "PlanSync",
+			Handler:    _LinkService_PlanSync_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,12 +23,12 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
-	chunkv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/chunk/v1"
 	satellitev1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/chunk"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/pki"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/rawcodec"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/imagestore/versiontest"
 )
 
@@ -49,14 +50,15 @@ type Controller struct {
 	streams  map[chan *satellitev1.DesiredState]bool
 	enrolled int
 
-	// Hellos, Reports and Clients take what satellites send; they hold a thousand messages and drop further ones.
-	Hellos  chan *satellitev1.Hello
-	Reports chan *satellitev1.StatusReport
-	Clients chan *satellitev1.ClientReports
+	// Hellos, Reports, Clients, Traces and Questions take what satellites send; they hold a thousand messages and drop further ones.
+	Hellos    chan *satellitev1.Hello
+	Reports   chan *satellitev1.StatusReport
+	Clients   chan *satellitev1.ClientReports
+	Traces    chan *satellitev1.BootTrace
+	Questions chan *satellitev1.PlanSyncRequest
 
 	satellitev1.UnimplementedEnrolmentServiceServer
 	satellitev1.UnimplementedLinkServiceServer
-	chunkv1.UnimplementedChunkServiceServer
 }
 
 // Faults is what goes wrong. Counters count down.
@@ -64,17 +66,22 @@ type Faults struct {
 	CertLife    time.Duration   // of issued certificates; zero: an hour
 	CertBegins  time.Duration   // how long before now they begin; zero: a minute
 	RefuseCerts map[string]bool // serial numbers that Connect refuses
-	FailFetch   int             // the next so many FetchChunks fail at once
-	CutAfter    int             // FetchChunks cuts the stream after so many chunks, once; 0: never
-	Corrupt     int             // the next so many chunks have a flipped bit
-	Withhold    int             // FetchChunks skips so many chunks and ends with success
-	Hang        bool            // FetchChunks sends nothing and does not end
+	FailFetch   int             // the next so many chunks or frames of a delta fail
+	CutAfter    int             // the connection is cut after so many chunks or frames of a delta, once; 0: never
+	Corrupt     int             // the next so many chunks or frames of a delta have a flipped bit
+	Withhold    int             // so many times an answer ends early, with success
+	Hang        bool            // nothing is sent and no answer ends
 	NoKnown     bool            // Connect is refused as unauthenticated
 	Fetched     int             // chunks that were delivered
 	FetchedIDs  map[chunk.ID]int
-	Manifests   int                    // manifests that were delivered
-	Signed      map[manifest.ID][]byte // other bytes for GetManifest
-	Gate        chan struct{}          // if not nil, each chunk takes a value first
+	Manifests   int                                           // manifests that were delivered
+	Signed      map[manifest.ID][]byte                        // other bytes for GetManifest
+	Gate        chan struct{}                                 // if not nil, each chunk and each frame of a delta takes a value first
+	Plans       map[manifest.ID]*satellitev1.PlanSyncResponse // answers of PlanSync; without one it is chunks
+	NoPlans     bool                                          // PlanSync is not implemented
+	Deltas      map[[32]byte][]byte                           // delta files by SHA-256
+	DeltaBytes  int                                           // bytes of deltas that were delivered
+	DeltaRanges [][2]uint64                                   // offset and length of what was asked of deltas
 }
 
 // Start starts a fake that ends with the test.
@@ -82,8 +89,10 @@ func Start(tb testing.TB) *Controller {
 	tb.Helper()
 	c := &Controller{Key: versiontest.Key(1), versions: make(map[manifest.ID]*versiontest.Version), tokens: make(map[string]string),
 		streams: make(map[chan *satellitev1.DesiredState]bool), desired: &satellitev1.DesiredState{Revision: 1, Site: "hill"},
-		Hellos: make(chan *satellitev1.Hello, 1000), Reports: make(chan *satellitev1.StatusReport, 1000), Clients: make(chan *satellitev1.ClientReports, 1000)}
+		Hellos: make(chan *satellitev1.Hello, 1000), Reports: make(chan *satellitev1.StatusReport, 1000), Clients: make(chan *satellitev1.ClientReports, 1000),
+		Traces: make(chan *satellitev1.BootTrace, 1000), Questions: make(chan *satellitev1.PlanSyncRequest, 1000)}
 	c.FetchedIDs = make(map[chunk.ID]int)
+	c.Plans, c.Deltas = make(map[manifest.ID]*satellitev1.PlanSyncResponse), make(map[[32]byte][]byte)
 	if err := c.makeCA(); err != nil {
 		tb.Fatal(err)
 	}
@@ -103,11 +112,12 @@ func (c *Controller) Restart(tb testing.TB) {
 	c.Addr = l.Addr().String()
 	cfg := pki.ServerTLS(c.own, c.ca)
 	cfg.NextProtos = []string{"h2"}
-	c.srv = grpc.NewServer(grpc.Creds(credentials.NewTLS(cfg)),
+	opts := append(rawcodec.ServerOptions(), grpc.Creds(credentials.NewTLS(cfg)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))
+	c.srv = grpc.NewServer(opts...)
 	satellitev1.RegisterEnrolmentServiceServer(c.srv, c)
 	satellitev1.RegisterLinkServiceServer(c.srv, c)
-	chunkv1.RegisterChunkServiceServer(c.srv, c)
+	rawcodec.RegisterFetch(c.srv, "/ltsp.chunk.v1.BlobService/Fetch", c.fetch)
 	go func() { _ = c.srv.Serve(l) }() // ends with Stop
 }
 
@@ -258,6 +268,9 @@ func (c *Controller) listen(stream grpc.BidiStreamingServer[satellitev1.ConnectR
 		if r := m.GetClients(); r != nil {
 			offer(c.Clients, r)
 		}
+		if t := m.GetTrace(); t != nil {
+			offer(c.Traces, t)
+		}
 	}
 }
 
@@ -281,77 +294,14 @@ func (c *Controller) GetManifest(ctx context.Context, r *satellitev1.GetManifest
 		return nil, status.Error(codes.NotFound, "no such version")
 	}
 	c.Manifests++
-	signed := v.Signed
 	if other := c.Signed[id]; other != nil {
-		signed = other
+		return &satellitev1.GetManifestResponse{Manifest: other}, nil
+	}
+	signed, err := manifest.WithLists(v.Signed, v.Manifest, func(name string) bool {
+		return slices.Contains(r.GetLists(), "*") || slices.Contains(r.GetLists(), name)
+	})
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
 	}
 	return &satellitev1.GetManifestResponse{Manifest: signed}, nil
-}
-
-// FetchChunks implements the service.
-func (c *Controller) FetchChunks(r *chunkv1.FetchChunksRequest, stream grpc.ServerStreamingServer[chunkv1.FetchChunksResponse]) error {
-	if err := c.authorise(stream.Context()); err != nil {
-		return err
-	}
-	for _, raw := range r.GetIds() {
-		data, err := c.next(stream.Context(), manifest.ID(r.GetVersionId()), chunk.ID(raw))
-		if err != nil {
-			return err
-		}
-		if data == nil {
-			continue
-		}
-		if err := stream.Send(&chunkv1.FetchChunksResponse{Id: raw, Data: data}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// next applies the faults to one chunk; nil data skips it.
-func (c *Controller) next(ctx context.Context, version manifest.ID, id chunk.ID) ([]byte, error) {
-	c.mu.Lock()
-	gate, hang := c.Gate, c.Hang
-	c.mu.Unlock()
-	if hang {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	if gate != nil {
-		select {
-		case <-gate:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	v := c.versions[version]
-	if v == nil || v.Chunks[id] == nil {
-		return nil, status.Error(codes.NotFound, "no such chunk")
-	}
-	if c.FailFetch > 0 {
-		c.FailFetch--
-		return nil, status.Error(codes.Unavailable, "told to fail")
-	}
-	if c.CutAfter > 0 {
-		if c.CutAfter--; c.CutAfter == 0 {
-			go c.srv.Stop()
-			<-ctx.Done()
-			return nil, ctx.Err()
-		}
-	}
-	if c.Withhold > 0 {
-		c.Withhold--
-		return nil, nil
-	}
-	c.Fetched++
-	c.FetchedIDs[id]++
-	data := v.Chunks[id]
-	if c.Corrupt > 0 {
-		c.Corrupt--
-		data = append([]byte(nil), data...)
-		data[len(data)/2] ^= 4
-	}
-	return data, nil
 }
