@@ -42,8 +42,8 @@ func newFleet(t *testing.T, prefix string) *fleet {
 	return f
 }
 
-// newNetworks makes the networks only.
-func newNetworks(t *testing.T, prefix string) *fleet {
+// needBinaries ends the test if it was not given built binaries.
+func needBinaries(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"LTSP_BIN", "LTSP_CACHE"} {
 		if os.Getenv(name) == "" {
@@ -56,6 +56,12 @@ func newNetworks(t *testing.T, prefix string) *fleet {
 			t.Fatalf("%v: build the binaries first, by \"make build\"", err)
 		}
 	}
+}
+
+// newNetworks makes the networks only.
+func newNetworks(t *testing.T, prefix string) *fleet {
+	t.Helper()
+	needBinaries(t)
 	dir, err := os.MkdirTemp("", "ltsp-"+prefix+"-") //nolint:usetesting // what it holds stays when the test fails
 	if err != nil {
 		t.Fatal(err)

@@ -117,10 +117,11 @@ func TestSitesAreApart(t *testing.T) {
 
 func (w *witness) certificates(t *testing.T) {
 	w = w.in(t)
-	ofSatellites := []call{w.manifest(w.idA), w.chunk(w.idA)}
+	ofSatellites := []call{w.manifest(w.idA), w.chunk(w.idA), w.plan(w.idA)}
 	w.expect("the certificate of sat1", w.sat1, codes.OK, ofSatellites...)
 	w.expect("the certificate of sat2 for its own version", w.sat2, codes.OK, w.manifest(w.idB))
-	w.expect("the certificate of sat2", w.sat2, codes.PermissionDenied, ofSatellites...)
+	w.expect("the certificate of sat1, a delta that is not there", w.sat1, codes.NotFound, w.delta(w.idA))
+	w.expect("the certificate of sat2", w.sat2, codes.PermissionDenied, append(ofSatellites, w.delta(w.idA))...)
 	w.expect("the certificate of sat2, chunk of another version", w.sat2, codes.PermissionDenied, w.chunk(w.idB))
 	w.expect("a satellite's certificate", w.sat1, codes.PermissionDenied, adminCalls()...)
 	listed := adminCalls()[:4]
@@ -155,12 +156,12 @@ func (w *witness) revoked(t *testing.T) {
 	open := w.dial(w.sat1)
 	w.must(w.manifest(w.idA).do(w.ctx(), open))
 	w.must(w.Do(w.ctx(), "satellite", "revoke", "sat1"))
-	for _, c := range []call{w.manifest(w.idA), w.chunk(w.idA), w.connect(), w.renew()} {
+	for _, c := range []call{w.manifest(w.idA), w.chunk(w.idA), w.delta(w.idA), w.plan(w.idA), w.connect(), w.renew()} {
 		if err := c.do(w.ctx(), open); status.Code(err) != codes.PermissionDenied {
 			t.Errorf("%s by a connection from before the revocation: %v", c.name, err)
 		}
 	}
-	w.expect("a revoked certificate", w.sat1, codes.PermissionDenied, w.manifest(w.idA), w.chunk(w.idA), w.connect(), w.renew())
+	w.expect("a revoked certificate", w.sat1, codes.PermissionDenied, w.manifest(w.idA), w.chunk(w.idA), w.delta(w.idA), w.plan(w.idA), w.connect(), w.renew())
 	w.awaitState("sat1", "revoked")
 	w.awaitOffline("sat1")
 
@@ -184,7 +185,7 @@ func (w *witness) revoked(t *testing.T) {
 	w.must(w.Enrol(w.ctx(), j, w.token()))
 	w.start("sat1")
 	w.awaitVersion("sat1", late.Version.ID)
-	w.expect("the certificate from before the revocation", w.sat1, codes.Unauthenticated, w.manifest(w.idA), w.chunk(w.idA), w.connect(), w.renew())
+	w.expect("the certificate from before the revocation", w.sat1, codes.Unauthenticated, w.manifest(w.idA), w.chunk(w.idA), w.delta(w.idA), w.plan(w.idA), w.connect(), w.renew())
 	w.checkAudit("satellite.revoke", "satellite.delete")
 }
 

@@ -25,11 +25,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/ltsp-fleet/ltsp-fleet/integration/internal/school"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/pki"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/rawcodec"
 	adminv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1"
 	chunkv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/chunk/v1"
 	satellitev1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
@@ -65,7 +67,7 @@ func newWitness(f *fleet, a, b *school.Published) *witness {
 	var signing ed25519.PublicKey
 	w.sat1, signing = w.identity("sat1")
 	w.sat2, _ = w.identity("sat2")
-	resp, err := satellitev1.NewLinkServiceClient(w.dial(w.sat1)).GetManifest(f.ctx(), &satellitev1.GetManifestRequest{Id: w.idA[:]})
+	resp, err := satellitev1.NewLinkServiceClient(w.dial(w.sat1)).GetManifest(f.ctx(), &satellitev1.GetManifestRequest{Id: w.idA[:], Lists: []string{manifest.Squashfs}})
 	f.must(err)
 	m, err := manifest.Open(resp.GetManifest(), signing)
 	f.must(err)
@@ -144,18 +146,30 @@ func (w *witness) manifest(id manifest.ID) call {
 }
 
 func (w *witness) chunk(version manifest.ID) call {
-	return call{"FetchChunks of " + version.String()[:8], func(ctx context.Context, c *grpc.ClientConn) error {
-		stream, err := chunkv1.NewChunkServiceClient(c).FetchChunks(ctx, &chunkv1.FetchChunksRequest{VersionId: version[:], Ids: [][]byte{w.chunkA}})
+	what := &chunkv1.FetchRequest_Chunks_{Chunks: &chunkv1.FetchRequest_Chunks{Ids: [][]byte{w.chunkA}}}
+	return fetch("a chunk of "+version.String()[:8], &chunkv1.FetchRequest{VersionId: version[:], What: what})
+}
+
+// delta asks for a delta to a version that is not there: who may not have the version is told so first.
+func (w *witness) delta(version manifest.ID) call {
+	what := &chunkv1.FetchRequest_Delta{Delta: &chunkv1.FetchRequest_DeltaRange{BaseId: w.idB[:], Sha256: make([]byte, 32), Length: 1}}
+	return fetch("a delta to "+version.String()[:8], &chunkv1.FetchRequest{VersionId: version[:], What: what})
+}
+
+func fetch(what string, request *chunkv1.FetchRequest) call {
+	return call{"Fetch of " + what, func(ctx context.Context, c *grpc.ClientConn) error {
+		raw, err := proto.Marshal(request)
 		if err != nil {
 			return err
 		}
-		for {
-			if _, err := stream.Recv(); errors.Is(err, io.EOF) {
-				return nil
-			} else if err != nil {
-				return err
-			}
-		}
+		return rawcodec.Fetch(ctx, c, "/ltsp.chunk.v1.BlobService/Fetch", raw, func([]byte) error { return nil })
+	}}
+}
+
+func (w *witness) plan(id manifest.ID) call {
+	return call{"PlanSync " + id.String()[:8], func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := satellitev1.NewLinkServiceClient(c).PlanSync(ctx, &satellitev1.PlanSyncRequest{Id: id[:]})
+		return err
 	}}
 }
 

@@ -1,6 +1,7 @@
 package school
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 )
 
@@ -22,11 +24,23 @@ type Synthetic struct {
 	NoKernel bool   // leaves the kernel out
 	// Checked packs text by gzip, in which each block has a checksum, so that every flipped bit can be found. Noise is stored as it is.
 	Checked bool
+	// Text has words in the place of noise: they pack, and editions of them differ as versions of programs do.
+	Text bool
+	// Edition is how often the text was edited; the editions of one seed and size belong to one image.
+	Edition int
+	// Fresh is how many bytes without a pattern each edition adds, so that its delta has some length.
+	Fresh      int64
+	Compressor string // of mksquashfs: zstd (if empty), gzip, xz, lz4, lzo
 }
 
 // MakeImage packs a synthetic image into the file to, by mksquashfs.
 func (s *School) MakeImage(ctx context.Context, to string, o Synthetic) error {
-	tree, err := os.MkdirTemp(s.Dir, "tree-")
+	return o.Pack(ctx, s.Dir, to)
+}
+
+// Pack is MakeImage without a school. What it needs in between lies in a directory of its own below dir.
+func (o Synthetic) Pack(ctx context.Context, dir, to string) error {
+	tree, err := os.MkdirTemp(dir, "tree-")
 	if err != nil {
 		return err
 	}
@@ -34,12 +48,24 @@ func (s *School) MakeImage(ctx context.Context, to string, o Synthetic) error {
 	if err := o.write(tree); err != nil {
 		return fmt.Errorf("synthetic image: %w", err)
 	}
-	compressor := []string{"-comp", "zstd", "-Xcompression-level", "1"}
-	if o.Checked {
-		compressor = []string{"-comp", "gzip", "-Xcompression-level", "1"}
+	const packed = 1_750_000_000 // seconds since 1970: the same image at any time
+	args := append([]string{tree, to, "-noappend", "-quiet", "-no-progress", "-all-time", fmt.Sprint(packed), "-mkfs-time", fmt.Sprint(packed + o.Edition)}, o.compressor()...)
+	if out, err := exec.CommandContext(ctx, "mksquashfs", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("mksquashfs: %w: %s", err, bytes.TrimSpace(out))
 	}
-	_, err = s.Run(ctx, s.desk, "mksquashfs", append([]string{tree, to, "-noappend", "-quiet", "-no-progress"}, compressor...)...)
-	return err
+	return nil
+}
+
+func (o Synthetic) compressor() []string {
+	switch {
+	case o.Compressor == "" && o.Checked:
+		return []string{"-comp", "gzip", "-Xcompression-level", "1"}
+	case o.Compressor == "" && o.Text:
+		return []string{"-comp", "zstd"} // as images are usually packed
+	case o.Compressor == "":
+		return []string{"-comp", "zstd", "-Xcompression-level", "1"}
+	}
+	return []string{"-comp", o.Compressor}
 }
 
 // write makes the tree: what package inspect looks for, and noise in several files.
@@ -68,6 +94,9 @@ func (o Synthetic) write(tree string) error {
 		if err := os.Symlink("usr/"+link, filepath.Join(tree, link)); err != nil {
 			return err
 		}
+	}
+	if o.Text {
+		return o.writeText(tree)
 	}
 	return o.writeNoise(tree)
 }
