@@ -13,7 +13,7 @@ WITH_C   := ./controller/cmd/ltsp-controller ./satellite/cmd/ltsp-satellite ./ct
 CC_amd64 := x86_64-linux-gnu-gcc
 CC_arm64 := aarch64-linux-gnu-gcc
 
-.PHONY: all build build-all packages demo test unit race component e2e fuzz lint generate generate-check vulncheck bench bench-nbd bench-boot man clean
+.PHONY: all build build-all packages demo test unit race component e2e fuzz lint generate generate-check vulncheck bench bench-nbd bench-boot bench-delta bench-transfer man clean
 
 all: build
 
@@ -83,6 +83,17 @@ generate-check: generate
 
 bench:
 	go test -run '^$$' -bench . -benchtime 2s ./internal/... ./satellite/... ./controller/...
+
+# Deltas against rsync, casync, zstd --patch-from and xdelta3 in one run, over a corpus of real images that is built first (VARIANT=small:
+# minutes; VARIANT=desktop: hours, 12 GB). STEPS and TOOLS as in "bench-delta -h".
+VARIANT ?= small
+bench-delta: packages build
+	go build -o $(BIN)/bench-delta ./integration/cmd/bench-delta
+	$(BIN)/bench-delta -variant $(VARIANT) -cache $(BUILD)/cache/corpus -ltspctl $(BIN)/ltspctl $(if $(STEPS),-steps $(STEPS)) $(if $(TOOLS),-tools $(TOOLS))
+
+# Bulk bytes over mutual TLS: raw gRPC frames against protobuf messages, HTTPS ranges of Go and of nginx.
+bench-transfer: packages
+	go test -tags component -run '^$$' -bench . -benchtime 1x -v ./internal/rawcodec
 
 # NBD against nbdkit in one run.
 bench-nbd: packages
