@@ -36,7 +36,7 @@ const (
 	StrategyFixed    = 4 // no dynamic Huffman codes
 )
 
-// ErrParams: the parameters describe no encoder of this package.
+// ErrParams tells that the parameters describe no encoder of this package.
 var ErrParams = errors.New("no such deflate encoder")
 
 // Params selects an encoder. GNUGzip looks at Level alone.

@@ -73,8 +73,8 @@ func (ix *Index) build() {
 // positions calls add for every indexed position from the last to the first.
 func (ix *Index) positions(add func(bucket, entry uint32)) {
 	w := ix.opt.Window
-	for p := len(ix.ref.parts) - 1; p >= 0; p-- {
-		b, base := ix.ref.parts[p], ix.ref.starts[p]
+	for p, b := range slices.Backward(ix.ref.parts) {
+		base := ix.ref.starts[p]
 		if len(b) < w {
 			continue
 		}

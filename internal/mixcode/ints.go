@@ -38,10 +38,7 @@ func (m *intModel) next(rc *rangeCoder, v uint64) uint64 {
 		l[2]*0x9E3779B1 + 5, uint32((b[0]*0x9E3779B97F4A7C15)>>32) + 6,
 	}
 	m.selector = [maxSets]int{0, int(l[0]), 0}
-	n := uint(m.code(rc, byte(bits.Len64(v))))
-	if n > 64 {
-		n = 64 // only in a damaged stream
-	}
+	n := min(uint(m.code(rc, byte(bits.Len64(v)))), 64) // more than 64 only in a damaged stream
 	v = m.mantissa(rc, v, n)
 	*b = [4]uint64{v, b[0], b[1], b[2]}
 	m.count++

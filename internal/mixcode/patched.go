@@ -261,7 +261,7 @@ func (m *patchedModel) whole(i int, prev uint64) bool {
 	o := &m.op
 	var c candidates
 	o.candidates(m, &c)
-	for try := uint64(0); try < maxTries; try++ {
+	for try := range uint64(maxTries) {
 		delta, pattern, ok := c.next()
 		if !ok {
 			o.missed = true

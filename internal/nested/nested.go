@@ -95,7 +95,6 @@ func DecodeParams(v uint16) (deflate.Params, error) {
 // concurrent use.
 type Encoder struct {
 	deflate *deflate.Encoder
-	params  uint16
 }
 
 // Encode appends the stored bytes of s, whose content is plain, to dst.

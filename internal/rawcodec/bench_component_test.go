@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -74,7 +75,7 @@ func fetchProto(ctx context.Context, cc *grpc.ClientConn, w io.Writer) error {
 	}
 	for {
 		var m wrapperspb.BytesValue
-		if err := stream.RecvMsg(&m); err == io.EOF {
+		if err := stream.RecvMsg(&m); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

@@ -25,7 +25,7 @@ func Fetch(ctx context.Context, cc grpc.ClientConnInterface, method string, requ
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // the one way to end a stream before its end
-	opts = append(opts[:len(opts):len(opts)], grpc.ForceCodecV2(NewCodec()), grpc.MaxCallRecvMsgSize(MaxFrame))
+	opts = append(slices.Clip(opts), grpc.ForceCodecV2(NewCodec()), grpc.MaxCallRecvMsgSize(MaxFrame))
 	stream, err := cc.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method, opts...)
 	if err != nil {
 		return err

@@ -91,11 +91,11 @@ type emitter struct {
 }
 
 // emit gives the bytes of the image outside of the data area.
-func (mo *model) emit(comp compressTable, limit int64) (*Image, error) {
-	e := &emitter{model: mo, comp: comp, left: limit, refs: make([]uint64, 0, len(mo.inodes))}
+func (m *model) emit(comp compressTable, limit int64) (*Image, error) {
+	e := &emitter{model: m, comp: comp, left: limit, refs: make([]uint64, 0, len(m.inodes))}
 	e.table, e.dirs = newStream(tableInodes, comp, &e.left), newStream(tableDirectories, comp, &e.left)
-	for i := range mo.inodes {
-		if err := e.inode(&mo.inodes[i], uint32(i)); err != nil {
+	for i := range m.inodes {
+		if err := e.inode(&m.inodes[i], uint32(i)); err != nil {
 			return nil, err
 		}
 	}
@@ -104,12 +104,12 @@ func (mo *model) emit(comp compressTable, limit int64) (*Image, error) {
 			return nil, err
 		}
 	}
-	used := mo.end + uint64(len(e.tail))
-	tail := append(e.tail, mo.padding...)
-	if mo.aligned {
+	used := m.end + uint64(len(e.tail))
+	tail := append(e.tail, m.padding...)
+	if m.aligned {
 		tail = append(e.tail, make([]byte, -used%alignment)...)
 	}
-	return &Image{Head: e.head(used), Tail: tail, TailOffset: int64(mo.end), Size: int64(mo.end) + int64(len(tail))}, nil
+	return &Image{Head: e.head(used), Tail: tail, TailOffset: int64(m.end), Size: int64(m.end) + int64(len(tail))}, nil
 }
 
 func (e *emitter) flushInodes() error {
