@@ -20,7 +20,7 @@ func Apply(ctx context.Context, old, delta Source, out io.WriterAt, opt Options)
 	return nil
 }
 
-// Verify proves that the delta makes NEW from OLD: it does what Apply does, but writes nothing, and checks all of OLD first.
+// Verify proves that the delta makes NEW from OLD: it does what Apply does, but writes nothing.
 func Verify(ctx context.Context, old, delta Source, opt Options) error {
 	if err := reconstruct(ctx, old, delta, discard{}, opt); err != nil {
 		return fmt.Errorf("verify delta: %w", err)
@@ -49,7 +49,7 @@ func reconstruct(ctx context.Context, old, delta Source, out io.WriterAt, opt Op
 	if err != nil {
 		return err
 	}
-	lazy.r = r
+	lazy.use(r)
 	err = errors.Join(sequence(ctx, r, delta, out), r.Close())
 	if err == nil || ctx.Err() != nil || errors.Is(err, ErrWrongOld) {
 		return err
@@ -178,6 +178,13 @@ type lazyGroups struct {
 	x     *Index
 	r     *Receiver
 	cache *lru[int64, []byte]
+}
+
+// use sets the receiver. Needed groups are decoded while others wait for them, so they have memory of their own.
+func (l *lazyGroups) use(r *Receiver) {
+	needed := *r
+	needed.groups.memory = newBudget(r.opt.memory() / 4)
+	l.r = &needed
 }
 
 // ReadAt implements io.ReaderAt within one region of a group.

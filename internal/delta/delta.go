@@ -18,15 +18,15 @@ import (
 )
 
 var (
-	// ErrFormat: the index or a group is not what FORMAT.md describes; see the message for where.
+	// ErrFormat tells that the index or a group is not what FORMAT.md describes; see the message for where.
 	ErrFormat = errors.New("malformed delta")
-	// ErrVersion: the delta was made by a later version of this format.
+	// ErrVersion tells that the delta was made by a later version of this format.
 	ErrVersion = errors.New("delta format version is not supported")
-	// ErrWrongOld: the image given as OLD is not the one that the delta was made from.
+	// ErrWrongOld tells that the image given as OLD is not the one that the delta was made from.
 	ErrWrongOld = errors.New("old image is not the base of this delta")
-	// ErrMismatch: bytes that were made differ from what the delta, its proof or the caller's digest promise.
+	// ErrMismatch tells that bytes that were made differ from what the delta, its proof or the caller's digest promise.
 	ErrMismatch = errors.New("reconstructed data does not match")
-	// ErrLimit: more memory would be needed than Options.MemoryBytes or the format's limits allow.
+	// ErrLimit tells that more memory would be needed than Options.MemoryBytes or the format's limits allow.
 	ErrLimit = errors.New("delta exceeds a limit")
 )
 

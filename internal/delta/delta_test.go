@@ -110,13 +110,33 @@ func TestMakeIsDeterministic(t *testing.T) {
 	}
 }
 
+// TestEveryFlippedBitIsCaught flips each bit of a delta: of the index, which is refused, and of a group, which is refused too. Some
+// go through all of Apply.
 func TestEveryFlippedBitIsCaught(t *testing.T) {
 	golden, want := testdata(t, "golden-1.delta"), testdata(t, "new.squashfs")
+	x, err := ParseIndex(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewReceiver(t.Context(), x, source(testdata(t, "old.squashfs")), Options{Parallel: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
 	for i := range 8 * len(golden) {
 		b := bytes.Clone(golden)
 		b[i/8] ^= 1 << (i % 8)
-		if got, err := apply(t, b, Options{Parallel: 1}); err == nil && !bytes.Equal(got, want) {
-			t.Fatalf("bit %d of byte %d makes another image without an error", i%8, i/8)
+		if int64(i/8) < x.IndexBytes {
+			if _, err := ParseIndex(b); err == nil {
+				t.Fatalf("bit %d of byte %d: index is accepted", i%8, i/8)
+			}
+		} else if err := r.DecodeGroup(t.Context(), 0, b[x.IndexBytes:], func(int64, []byte) error { return nil }); err == nil {
+			t.Fatalf("bit %d of byte %d: group is accepted", i%8, i/8)
+		}
+		if i%41 == 0 {
+			if got, err := apply(t, b, Options{Parallel: 1}); err == nil && !bytes.Equal(got, want) {
+				t.Fatalf("bit %d of byte %d makes another image without an error", i%8, i/8)
+			}
 		}
 	}
 }
@@ -133,20 +153,12 @@ func seal(b []byte) []byte {
 	return b
 }
 
-// sealGroups puts the hashes of the delta's groups into its index.
-func sealGroups(golden, b []byte) []byte {
-	x, err := ParseIndex(golden)
-	if err != nil {
-		return b
-	}
-	for _, g := range x.Groups {
-		if g.Offset+g.Length > int64(len(b)) {
-			return b
-		}
-		sum := sha256.Sum256(b[g.Offset : g.Offset+g.Length])
-		if i := bytes.Index(golden, g.SHA256[:]); i >= 0 {
-			copy(b[i:], sum[:])
-		}
+// sealGroup puts the hash of the delta's only group into its index.
+func sealGroup(x *Index, b []byte) []byte {
+	g := &x.Groups[0]
+	sum := sha256.Sum256(b[g.Offset : g.Offset+g.Length])
+	if i := bytes.Index(b, g.SHA256[:]); i >= 0 {
+		copy(b[i:], sum[:])
 	}
 	return seal(b)
 }
@@ -159,10 +171,10 @@ func TestFlippedBitsAreCaughtBehindChecksums(t *testing.T) {
 		t.Fatal(err)
 	}
 	opt := Options{Parallel: 1, NewDigest: x.New.Digest}
-	for i := 8 * PrefixBytes; i < 8*len(golden); i += 5 {
+	for i := 8 * PrefixBytes; i < 8*len(golden); i += 11 {
 		b := bytes.Clone(golden)
 		b[i/8] ^= 1 << (i % 8)
-		if got, err := apply(t, sealGroups(golden, b), opt); err == nil && !bytes.Equal(got, want) {
+		if got, err := apply(t, sealGroup(x, b), opt); err == nil && !bytes.Equal(got, want) {
 			t.Fatalf("bit %d of byte %d makes another image without an error", i%8, i/8)
 		}
 	}
@@ -170,7 +182,7 @@ func TestFlippedBitsAreCaughtBehindChecksums(t *testing.T) {
 
 func TestTruncatedDelta(t *testing.T) {
 	golden := testdata(t, "golden-1.delta")
-	for n := range len(golden) {
+	for n := 0; n < len(golden); n += 3 {
 		if _, err := apply(t, golden[:n], Options{Parallel: 1}); err == nil {
 			t.Fatalf("the first %d bytes are accepted", n)
 		}
@@ -274,5 +286,46 @@ func TestLaterVersionIsRefused(t *testing.T) {
 	binary.LittleEndian.PutUint32(b[8:], formatVersion+1)
 	if _, err := ParseIndex(b); !errors.Is(err, ErrVersion) {
 		t.Errorf("later version gives %v, want ErrVersion", err)
+	}
+}
+
+// TestContentOfNew: a group may refer to NEW's content in copied blocks, and to that of the groups that it needs.
+func TestContentOfNew(t *testing.T) {
+	golden, old, neu := testdata(t, "golden-1.delta"), testdata(t, "old.squashfs"), testdata(t, "new.squashfs")
+	x, err := ParseIndex(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewReceiver(t.Context(), x, source(old), Options{Incoming: source(neu)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	image, err := openImage(source(neu), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied, changed := 0, 0
+	for i, f := range r.neu.files {
+		if f.Size == 0 {
+			continue
+		}
+		got, want := make([]byte, f.Size), make([]byte, f.Size)
+		if err := image.content.readFile(want, int32(i), 0); err != nil {
+			t.Fatal(err)
+		}
+		with := &neededSpace{r.space, r.layout, []int{0}}
+		if err := with.read(got, newBase+r.neu.addr[i]); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%v with the needed group: error %v, equal %t", f.Paths, err, bytes.Equal(got, want))
+		}
+		without := &neededSpace{r.space, r.layout, nil}
+		if err := without.read(got, newBase+r.neu.addr[i]); err == nil {
+			copied++
+		} else if changed++; !errors.Is(err, ErrFormat) {
+			t.Errorf("%v without the group gives %v, want ErrFormat", f.Paths, err)
+		}
+	}
+	if copied == 0 || changed == 0 {
+		t.Errorf("%d files lie in copied blocks and %d in changed ones, want some of both", copied, changed)
 	}
 }

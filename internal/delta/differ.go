@@ -36,7 +36,7 @@ func newDiffer(old, neu *image, sp *space, memory int64) *differ {
 		files[i] = pair.File{Paths: f.Paths, Size: f.Size}
 	}
 	return &differ{old: old, neu: neu, space: sp, pred: &basePredictor{old.model, neu.model, sp}, pairs: pair.New(files),
-		memory: memory, refs: newReferenceCache(memory / 2)}
+		memory: memory, refs: newReferenceCache(memory / 4)}
 }
 
 // extent is a stretch of old content.
@@ -166,8 +166,8 @@ func (d *differ) reference(ext []extent) (*reference, error) {
 		r := &reference{}
 		var end int64
 		for _, e := range ext {
-			b := make([]byte, e.n)
-			if err := d.space.read(b, e.addr); err != nil {
+			b, err := d.space.slice(e.addr, e.n)
+			if err != nil {
 				return nil, err
 			}
 			end += e.n

@@ -15,7 +15,8 @@ const (
 	codecStored = 0
 	codecZstd   = 1
 	codecMix    = 2
-	codecs      = 3
+	codecCalls  = 3 // zstd of x86 code with turned calls
+	codecs      = 4
 )
 
 const (
@@ -25,6 +26,8 @@ const (
 	// minMixedLiterals: fewer are stored.
 	minMixedLiterals = 8
 	literalLevel     = 19
+	// minGain: a coder that saves less than this part of the literals is not worth the receiver's time.
+	minGain = 64
 )
 
 // coders lends the memory of entropy coders. The zero value is ready; safe for concurrent use.
@@ -131,12 +134,19 @@ func (c *coders) packLiterals(content []byte, gaps []mixcode.Gap, n int64) (code
 		c.with(func(mc *mixcode.Coder) { code = mc.EncodeGaps(nil, text, in, nil) })
 		codec = codecMix
 	default:
+		codec = codecZstd
+		if looksLikeCode(plain) {
+			codec = codecCalls
+			turnCalls(plain, false)
+		}
 		if code, err = encoder.CompressZstd(nil, plain, literalLevel); err != nil {
 			return 0, nil, err
 		}
-		codec = codecZstd
+		if codec == codecCalls && len(code) >= len(plain)-len(plain)/minGain {
+			turnCalls(plain, true)
+		}
 	}
-	if len(code) >= len(plain) {
+	if len(code) >= len(plain)-len(plain)/minGain {
 		return codecStored, plain, nil
 	}
 	return codec, code, nil
@@ -155,6 +165,9 @@ func (c *coders) unpackLiterals(codec int, src, content []byte, gaps []mixcode.G
 		}
 	default:
 		src, err = encoder.DecompressZstd(make([]byte, 0, n), src, int(n))
+		if codec == codecCalls {
+			turnCalls(src, true)
+		}
 	}
 	if err != nil || int64(len(src)) != n {
 		return fmt.Errorf("literals: %d of %d bytes: %v: %w", len(src), n, err, ErrFormat)

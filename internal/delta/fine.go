@@ -6,7 +6,7 @@ import (
 
 // minExact is the shortest equal stretch that becomes an operation of its own between patched ones: shorter ones cost less as
 // predicted bytes of the patch.
-const minExact = 512
+const minExact = 256
 
 // refBytes gives the reference's bytes and addresses for the offsets that a match index uses.
 type refBytes interface {

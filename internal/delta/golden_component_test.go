@@ -81,11 +81,3 @@ func gnuGzip(t *testing.T, b []byte) []byte {
 	}
 	return out
 }
-
-func randomBytes(r *rand.Rand, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
-	return b
-}

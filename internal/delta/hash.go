@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -133,8 +134,8 @@ func (t *pieceHashes) WriteAt(p []byte, off int64) (int, error) {
 // findRuns describes NEW's units as runs of copies from OLD's, going on in a run where that is possible.
 func findRuns(old, neu []unitHash) []run {
 	first := make(map[unitHash]int64, len(old))
-	for i := len(old) - 1; i >= 0; i-- {
-		first[old[i]] = int64(i)
+	for i, h := range slices.Backward(old) {
+		first[h] = int64(i)
 	}
 	var runs []run
 	var changed int64

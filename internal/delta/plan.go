@@ -1,8 +1,10 @@
 package delta
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 )
 
 const (
@@ -49,16 +51,27 @@ func (m *maker) planGroups(ctx context.Context) error {
 	return nil
 }
 
-// streamsWithin leaves of the streams those that have a part in the shape.
+// streamsWithin leaves of the streams those that have a part in the shape, in the order in which they are met.
 func streamsWithin(s *shape, streams []stream) []stream {
-	var out []stream
+	type met struct {
+		span int
+		st   stream
+	}
+	var found []met
 	for _, st := range streams {
-		for _, sp := range s.spans {
+		for i, sp := range s.spans {
 			if sp.file == st.file && sp.off < st.off+st.n && st.off < sp.off+sp.n {
-				out = append(out, st)
+				found = append(found, met{i, st})
 				break
 			}
 		}
+	}
+	slices.SortStableFunc(found, func(a, b met) int {
+		return cmp.Or(cmp.Compare(a.span, b.span), cmp.Compare(a.st.off, b.st.off))
+	})
+	out := make([]stream, len(found))
+	for i, f := range found {
+		out[i] = f.st
 	}
 	return out
 }

@@ -15,11 +15,11 @@ import (
 type RegionKind uint8
 
 const (
-	// RegionBytes: the receiver holds them (superblock, metadata, padding); Receiver.Bytes gives them.
+	// RegionBytes are bytes that the receiver holds (superblock, metadata, padding); Receiver.Bytes gives them.
 	RegionBytes RegionKind = iota
-	// RegionCopy: they lie in OLD at Region.OldOff.
+	// RegionCopy lie in OLD at Region.OldOff.
 	RegionCopy
-	// RegionGroup: group Region.Group yields them.
+	// RegionGroup are what group Region.Group yields.
 	RegionGroup
 )
 
@@ -44,6 +44,7 @@ type Receiver struct {
 	layout   *layout
 	neu      *model
 	groups   groupDecoder
+	space    *space
 	encoders *encoderPool
 	memory   *budget
 }
@@ -129,6 +130,7 @@ func (r *Receiver) openImages(ctx context.Context) error {
 	if sp.neu, err = newContent(r.neu, &assembled{r, r.opt.Incoming}, r.opt.memory()/16); err != nil {
 		return fmt.Errorf("rebuilt metadata: %w", err)
 	}
+	r.space = sp
 	r.groups = groupDecoder{neu: r.neu, space: sp, pred: &basePredictor{old.model, r.neu, sp}, memory: r.memory, coders: &coders{}}
 	return nil
 }
@@ -190,15 +192,20 @@ func (r *Receiver) DecodeGroup(ctx context.Context, g int, wire []byte, emit fun
 	if sha256.Sum256(wire) != r.idx.Groups[g].SHA256 {
 		return fmt.Errorf("checksum of group %d: %w", g, ErrMismatch)
 	}
-	if err := r.decodeGroup(ctx, r.layout.unitsOf(g), wire, emit); err != nil {
+	if err := r.decodeGroup(ctx, g, wire, emit); err != nil {
 		return fmt.Errorf("group %d: %w", g, err)
 	}
 	return nil
 }
 
 // decodeGroup decodes the units of one group and emits their stored bytes.
-func (r *Receiver) decodeGroup(ctx context.Context, units []int32, wire []byte, emit func(off int64, stored []byte) error) error {
-	d, release, err := r.groups.decode(ctx, units, wire)
+func (r *Receiver) decodeGroup(ctx context.Context, g int, wire []byte, emit func(off int64, stored []byte) error) error {
+	units := r.layout.unitsOf(g)
+	dec := r.groups
+	if r.space != nil {
+		dec.space = &neededSpace{r.space, r.layout, r.idx.Groups[g].Needs}
+	}
+	d, release, err := dec.decode(ctx, units, wire)
 	defer release()
 	if err != nil {
 		return err

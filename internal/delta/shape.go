@@ -3,6 +3,7 @@ package delta
 import (
 	"fmt"
 	"slices"
+	"sort"
 )
 
 const (
@@ -52,23 +53,25 @@ func newShape(m *model, units []int32, verbatim []bool) *shape {
 	return s
 }
 
-// setStreams adds the nested streams, in order of their spans and offsets, and cuts the content into pieces.
+// setStreams adds the nested streams, those of one file by rising offset, and cuts the content into pieces.
 func (s *shape) setStreams(streams []stream) error {
 	s.streams = streams
+	byFile := make(map[int32][]int)
 	var plain, stored int64
 	for i, st := range streams {
-		if st.n <= 0 || st.plain < 0 || plain+st.plain > maxNestedPlain || stored+st.n > maxNestedStored {
+		if st.n <= 0 || st.plain < 0 || st.plain > maxNestedPlain-plain || st.n > maxNestedStored-stored {
 			return fmt.Errorf("nested stream of %d bytes: %w", st.plain, ErrLimit)
 		}
 		plain, stored = plain+st.plain, stored+st.n
-		if st.file == noFile || i > 0 && streams[i-1].file == st.file && streams[i-1].off+streams[i-1].n > st.off {
+		l := byFile[st.file]
+		if k := len(l); st.file == noFile || k > 0 && streams[l[k-1]].off+streams[l[k-1]].n > st.off {
 			return fmt.Errorf("nested streams overlap: %w", ErrFormat)
 		}
+		byFile[st.file] = append(l, i)
 	}
 	made := make([]int, len(streams)) // piece of each stream plus one
-	next := 0
 	for _, sp := range s.spans {
-		next = s.cutSpan(sp, next, made)
+		s.cutSpan(sp, byFile[sp.file], made)
 	}
 	if slices.Contains(made, 0) {
 		return fmt.Errorf("nested stream outside of its group: %w", ErrFormat)
@@ -76,48 +79,30 @@ func (s *shape) setStreams(streams []stream) error {
 	return nil
 }
 
-// cutSpan adds the pieces and fills of one span. next is the first stream that may still be needed; the one to start with for
-// the following span is returned.
-func (s *shape) cutSpan(sp span, next int, made []int) int {
-	for next < len(s.streams) && made[next] != 0 && s.streams[next].file != sp.file {
-		next++ // the rest of that stream lies in copied blocks
-	}
+// cutSpan adds the pieces and fills of one span; of are the streams of its file.
+func (s *shape) cutSpan(sp span, of []int, made []int) {
 	pos, end := sp.off, sp.off+sp.n
-	for ; pos < end && next < len(s.streams); next++ {
-		st := &s.streams[next]
-		if st.file != sp.file || st.off >= end {
+	first := sort.Search(len(of), func(k int) bool { return s.streams[of[k]].off+s.streams[of[k]].n > pos })
+	for _, i := range of[first:] {
+		st := &s.streams[i]
+		if st.off >= end {
 			break
-		}
-		if st.off+st.n <= pos {
-			continue
 		}
 		if st.off > pos {
 			s.plainPiece(sp.file, pos, st.off-pos)
 			pos = st.off
 		}
-		if made[next] == 0 {
-			s.pieces = append(s.pieces, piece{n: st.plain, file: sp.file, stream: next})
-			made[next] = len(s.pieces)
+		if made[i] == 0 {
+			s.pieces = append(s.pieces, piece{n: st.plain, file: sp.file, stream: i})
+			made[i] = len(s.pieces)
 		}
 		n := min(end, st.off+st.n) - pos
-		s.fills = append(s.fills, fill{made[next] - 1, pos - st.off, n})
+		s.fills = append(s.fills, fill{made[i] - 1, pos - st.off, n})
 		pos += n
-		if st.off+st.n > end {
-			return next // goes on behind the span
-		}
 	}
 	if pos < end {
 		s.plainPiece(sp.file, pos, end-pos)
 	}
-	return s.skipPast(sp, next)
-}
-
-// skipPast passes over streams that end within the span.
-func (s *shape) skipPast(sp span, next int) int {
-	for next < len(s.streams) && s.streams[next].file == sp.file && s.streams[next].off+s.streams[next].n <= sp.off+sp.n {
-		next++
-	}
-	return next
 }
 
 func (s *shape) plainPiece(file int32, off, n int64) {

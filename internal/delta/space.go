@@ -2,6 +2,7 @@ package delta
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 
@@ -67,6 +68,15 @@ func (s *space) readExpansion(p []byte, a int64) error {
 	return nil
 }
 
+// slice gives n bytes from address a, which may be shared with others.
+func (s *space) slice(a, n int64) ([]byte, error) {
+	if i := (a - expansionBase) >> expansionShift; a >= expansionBase && a < newBase && i < int64(len(s.exps)) && a == expansionAddr(int(i)) && n == s.exps[i].plain {
+		return s.expansion(int(i))
+	}
+	b := make([]byte, n)
+	return b, s.read(b, a)
+}
+
 // expansion gives the plaintext of a declared stream. The slice is shared.
 func (s *space) expansion(i int) ([]byte, error) {
 	if b, ok := s.plains.get(int64(i)); ok {
@@ -99,6 +109,42 @@ func (s *space) expansionsOf(file int32) (lo, hi int) {
 }
 
 func expansionAddr(i int) int64 { return expansionBase + int64(i)<<expansionShift }
+
+// neededSpace is the space as one group may read it: of NEW's content only what lies in copied units or in groups that it needs. So
+// no group can wait for itself.
+type neededSpace struct {
+	*space
+	layout *layout
+	needs  []int
+}
+
+// read implements reader.
+func (s *neededSpace) read(p []byte, a int64) error {
+	if a >= newBase && s.neu != nil {
+		if err := s.check(a-newBase, int64(len(p))); err != nil {
+			return err
+		}
+	}
+	return s.space.read(p, a)
+}
+
+// check refuses content that is not at hand.
+func (s *neededSpace) check(a, n int64) error {
+	for n > 0 {
+		f, off, ok := s.neu.m.fileAt(a)
+		if !ok {
+			return fmt.Errorf("no content at address %d of the new image: %w", a, ErrFormat)
+		}
+		k := min(n, s.neu.m.files[f].Size-off)
+		for _, u := range s.neu.m.unitsOf(f, off, k) {
+			if g := int(s.layout.group[u]); s.layout.src[u] < 0 && !slices.Contains(s.needs, g) {
+				return fmt.Errorf("reference to group %d, which is not needed: %w", g, ErrFormat)
+			}
+		}
+		a, n = a+k, n-k
+	}
+	return nil
+}
 
 // basePredictor predicts that a file of NEW resembles OLD's file of the same path.
 type basePredictor struct {
