@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	satellitev1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
+
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/chunksync"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/health"
@@ -277,4 +279,106 @@ func TestDiskFullInTheMiddle(t *testing.T) {
 	}
 	p.until("the version", verified(1))
 	p.same(v)
+}
+
+// delivery is a controller that offers a delta between two real images; a satellite has the first and is to get the second.
+func delivery(t *testing.T) (c *fakecontroller.Controller, p *process, old, new *versiontest.Version, file []byte) {
+	t.Helper()
+	c = fakecontroller.Start(t)
+	tr := versiontest.NewTree(t)
+	old = tr.Image(c.Key, 1)
+	tr.Update()
+	new = tr.Image(c.Key, 2)
+	file, plan := versiontest.MakeDelta(t, old, new)
+	c.Do(func(c *fakecontroller.Controller) {
+		c.Deltas[plan.SHA256] = file
+		c.Plans[new.ID] = &satellitev1.PlanSyncResponse{
+			Plan:  &satellitev1.SyncPlan{Method: satellitev1.SyncMethod_SYNC_METHOD_DELTA, Reason: "cheapest", BaseId: plan.Base[:], WireBytes: uint64(plan.Size)},
+			Delta: &satellitev1.DeltaFile{Sha256: plan.SHA256[:], SizeBytes: uint64(plan.Size), IndexBytes: uint64(plan.IndexBytes)}}
+	})
+	c.Want(loopback, old)
+	p = newProcess(t, c)
+	p.spawn()
+	p.until("the first version", verified(1))
+	return c, p, old, new, file
+}
+
+func TestBootsFromADeltaThatIsStillArriving(t *testing.T) {
+	c, p, _, v, file := delivery(t)
+	gate := make(chan struct{}, 1)
+	gate <- struct{}{} // the index
+	c.Do(func(c *fakecontroller.Controller) { c.Gate = gate })
+	c.Want(loopback, v)
+	// The kernel lies in the squashfs: reading it there takes groups.
+	stop := make(chan struct{})
+	fed := make(chan struct{})
+	go func() {
+		defer close(fed)
+		for {
+			select {
+			case gate <- struct{}{}:
+				<-time.After(20 * time.Millisecond)
+			case <-stop:
+				return
+			}
+		}
+	}()
+	p.until("serving", func(s health.Status) bool {
+		return len(s.Versions) == 1 && s.Versions[0].State == "serving" || verified(2)(s)
+	})
+	p.same(v)
+	close(stop)
+	<-fed
+	close(gate)
+	s := p.until("the version", verified(2))
+	if s.Versions[0].Method != "delta" {
+		t.Errorf("version came by %+v", s.Versions[0])
+	}
+	p.same(v)
+	c.Do(func(c *fakecontroller.Controller) {
+		if c.DeltaBytes < len(file) || c.DeltaBytes > 2*len(file) {
+			t.Errorf("%d bytes of a delta of %d were sent", c.DeltaBytes, len(file))
+		}
+	})
+}
+
+func TestKillDuringRebuild(t *testing.T) {
+	c, p, old, v, file := delivery(t)
+	c.Want(loopback, v)
+	for range 12 {
+		<-time.After(time.Duration(rand.N(1500)) * time.Millisecond)
+		p.kill()
+		p.spawn()
+	}
+	p.until("the version", verified(2))
+	p.same(v)
+	if info, err := os.Stat(filepath.Join(p.local.DataDir, "images", old.ID.String())); err != nil || !info.IsDir() {
+		t.Errorf("the former version is gone (%v)", err)
+	}
+	c.Do(func(c *fakecontroller.Controller) {
+		t.Logf("%d bytes of a delta of %d were sent", c.DeltaBytes, len(file))
+	})
+}
+
+// What a client reads first is told to the controller.
+func TestBootTrace(t *testing.T) {
+	c := fakecontroller.Start(t)
+	v := versiontest.Image(t, c.Key, "lab", 1, 1, versiontest.Data(1, 5_000_000), 100_000)
+	c.Want(loopback, v)
+	p := newProcess(t, c)
+	p.spawn()
+	p.until("the version", verified(1))
+	p.same(v)
+	select {
+	case trace := <-c.Traces:
+		var sum uint64
+		for _, r := range trace.GetRanges() {
+			sum += uint64(r.GetLength())
+		}
+		if !bytes.Equal(trace.GetId(), v.ID[:]) || trace.GetBoots() != 1 || sum != uint64(len(v.Disk)) {
+			t.Errorf("trace of %x with %d bytes in %d ranges, want %d bytes", trace.GetId(), sum, len(trace.GetRanges()), len(v.Disk))
+		}
+	case <-time.After(patience):
+		t.Fatal("no trace")
+	}
 }

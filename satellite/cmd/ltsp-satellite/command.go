@@ -105,6 +105,7 @@ func newServe(log io.Writer) *cobra.Command {
 	f.Uint16Var(&local.GossipPort, "gossip-port", local.GossipPort, "TCP and UDP port between the satellites of the site")
 	f.IntVar(&local.Streams, "streams", local.Streams, "chunk requests at once")
 	f.IntVar(&local.Retain, "retain", local.Retain, "former versions of each image that stay for a rollback, if there is room")
+	f.Int64Var(&local.DeltaMemoryBytes, "delta-memory-bytes", local.DeltaMemoryBytes, "memory that decoding a delta takes at most")
 	f.Uint64Var(&local.ReserveBytes, "reserve-bytes", local.ReserveBytes, "space that images never fill")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&format, "log-format", "text", "text or json")

@@ -29,6 +29,13 @@ func local(image string, number uint64, b byte) Version {
 	}
 }
 
+// serving is a version that clients can boot while it arrives.
+func serving(image string, number uint64, b byte) Version {
+	v := local(image, number, b)
+	v.Verified, v.Serving, v.BytesDone, v.BytesTotal = false, true, 1, 2
+	return v
+}
+
 // coming is a version on its way.
 func coming(image string, number uint64, b byte, done, total uint64) Version {
 	return Version{Image: image, Number: number, ID: id(b), Kind: manifest.Image, BytesDone: done, BytesTotal: total}
@@ -134,6 +141,14 @@ func TestChoose(t *testing.T) {
 		{"pin not here", only(local("lab", 7, 7)), ask("52:54:00:67:00:11", room1), "lab@7", "client pin", "version 3 (lab@3) is not complete", ""},
 		{"channel unknown", func(s *State) { s.Desired.Boot.Boot = "lab:beta" }, ask(pc01, room1), "lab@8", "site default", "lab:beta is not known at this site", ""},
 		{"image on its way", only(coming("lab", 7, 7, 300, 1000), local("office", 2, 0x22)), ask(pc01, room1), "", "site default", "", "image lab is not ready"},
+		{"wanted one still arriving but served", only(serving("lab", 7, 7), local("lab", 3, 3)), ask(pc01, room1), "lab@7", "site default", "", ""},
+		{"complete ones only", func(s *State) {
+			s.Versions = []Version{serving("lab", 7, 7), local("lab", 3, 3)}
+			s.Desired.Transfer.CompleteOnly = true
+		}, ask(pc01, room1), "lab@3", "site default", "version 7 (lab:stable) is not complete at this satellite yet, so version 3", ""},
+		{"no substitute that still arrives", only(serving("lab", 8, 8), local("lab", 3, 3)), ask(pc01, room1), "lab@3", "site default", "newest complete", ""},
+		{"served without a kernel", only(Version{Image: "lab", Number: 7, ID: id(7), Kind: manifest.Image, Serving: true}), ask(pc01, room1),
+			"", "site default", "", "image lab is not ready"},
 		{"nothing on disk", only(), ask(pc01, room1), "", "site default", "", "image lab is not ready"},
 		{"boot loaders are no image", only(Version{Image: "lab", Number: 7, ID: id(7), Kind: manifest.Bootloaders, Verified: true}), ask(pc01, room1),
 			"", "site default", "", "image lab is not ready"},

@@ -77,7 +77,7 @@ func (s *Syncer) way(ctx context.Context, e *entry, v config.Version) (config.Pl
 	if v.Kind != manifest.Image || s.cfg.Planner == nil {
 		return config.Plan{}, nil
 	}
-	_, begun, _ := s.cfg.Store.Pending(v.ID) // without one there is none
+	_, begun, pending := s.cfg.Store.Pending(v.ID)
 	q := s.question(e, v, begun)
 	plan, err := s.cfg.Planner.PlanSync(ctx, q)
 	switch {
@@ -89,8 +89,10 @@ func (s *Syncer) way(ctx context.Context, e *entry, v config.Version) (config.Pl
 	case begun != nil && q.Failure == "":
 		plan = config.Plan{Method: config.ByDelta, Base: begun.Base, Delta: *begun, WireBytes: uint64(begun.Size), Made: s.cfg.Now(),
 			Reason: "begun before; the controller can't be asked now"}
+	case begun == nil && pending == nil:
+		plan = config.Plan{Method: config.ByChunks, Made: s.cfg.Now(), Reason: "chunks have come before; the controller can't be asked now"}
 	default:
-		plan = config.Plan{Method: config.ByChunks, Made: s.cfg.Now(), Reason: fmt.Sprintf("the controller can't be asked: %v", err)}
+		return plan, fmt.Errorf("%w: %w", errSource, err)
 	}
 	if plan.Method == config.ByDelta {
 		plan = s.checked(e, plan)

@@ -22,16 +22,21 @@ type Local struct {
 	Streams int
 	// Retain is how many former versions of each image stay for a rollback.
 	Retain int
+	// DeltaMemoryBytes bounds the memory that decoding a delta takes, at least MinDeltaMemory.
+	DeltaMemoryBytes int64
 	// ReserveBytes of the disk are never filled with images.
 	ReserveBytes uint64
 }
+
+// MinDeltaMemory is the least memory that deltas of large images can be decoded in.
+const MinDeltaMemory = 64 << 20
 
 // Default returns the values that hold if the command line says nothing.
 func Default() Local {
 	return Local{
 		DataDir: "/var/lib/ltsp-satellite", Metrics: "127.0.0.1:7402",
 		NBDPort: 10809, HTTPPort: 80, ReportPort: 7443, GossipPort: 7946,
-		Streams: 4, Retain: 1, ReserveBytes: 256 << 20,
+		Streams: 4, Retain: 1, DeltaMemoryBytes: 512 << 20, ReserveBytes: 256 << 20,
 	}
 }
 
@@ -56,6 +61,9 @@ func (l Local) Validate() error {
 	}
 	if l.Retain < 0 || l.Retain > 16 {
 		return fmt.Errorf("%d retained versions: want 0 to 16", l.Retain)
+	}
+	if l.DeltaMemoryBytes < MinDeltaMemory {
+		return fmt.Errorf("%d bytes of memory for deltas: want at least %d", l.DeltaMemoryBytes, MinDeltaMemory)
 	}
 	for _, name := range l.Interfaces {
 		if name == "" || len(name) > 15 || strings.ContainsAny(name, "/ \t\n") {

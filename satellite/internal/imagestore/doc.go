@@ -6,11 +6,18 @@
 //	images/ID/manifest     the signed manifest
 //	images/ID/disk         of an image: squashfs, zero padding to 4096 bytes, dm-verity tree: what an NBD export shows
 //	images/ID/kernel ...   the other artifacts
-//	incoming/ID/           the same while chunks arrive; sparse
+//	incoming/ID/           the same while it arrives; sparse
+//	incoming/ID/delta      the delta by which the squashfs comes, as far as it is here; sparse
+//	incoming/ID/plan       which delta that is: JSON of config.Delta
 //
 // ID is the version ID in hex. A directory moves from incoming to images by one rename, after every chunk was verified, each
 // artifact's SHA-256 and the tree's root matched and all was synced. A version costs its artifacts plus the tree (1/127 of
 // the squashfs); versions do not share space.
+//
+// A squashfs comes as chunks or by a delta; whoever brings it by a delta writes the disk file himself. The other artifacts come as chunks, or as files
+// that are here already. When all of these are complete, the version can be served while its squashfs arrives: handles of such a
+// version wait for what is lacking (Reads), and stay good when it moves to images. A version that came by a delta is the same on the disk
+// as one that came as chunks.
 //
 // # Proof
 //

@@ -3,7 +3,6 @@ package versiontest
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/delta"
-	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/verity"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 )
@@ -159,16 +157,4 @@ func (d *Delta) DecodeGroup(_ context.Context, g int, wire []byte, emit func(off
 		plain = plain[r.Len:]
 	}
 	return nil
-}
-
-// WithPath returns the version with a manifest that says where a file lies in the squashfs.
-func (v *Version) WithPath(tb testing.TB, key ed25519.PrivateKey, artifact, path string) *Version {
-	tb.Helper()
-	return v.Resign(tb, key, func(m *manifest.Manifest) {
-		for i := range m.Artifacts {
-			if m.Artifacts[i].Name == artifact {
-				m.Artifacts[i].Path = path
-			}
-		}
-	})
 }

@@ -19,6 +19,7 @@ import (
 type File struct {
 	Name string
 	Data []byte
+	Path string // in the squashfs
 }
 
 // Version is a version with all its bytes.
@@ -50,10 +51,33 @@ func Data(seed uint64, n int) []byte {
 func Image(tb testing.TB, key ed25519.PrivateKey, name string, number, seed uint64, squashfs []byte, chunkSize int) *Version {
 	tb.Helper()
 	return New(tb, key, manifest.Image, name, number, []File{
-		{manifest.Squashfs, squashfs},
-		{manifest.Kernel, Data(seed<<8|1, 50_000)},
-		{manifest.InitrdFull, Data(seed<<8|2, 70_001)},
+		{Name: manifest.Squashfs, Data: squashfs},
+		{Name: manifest.Kernel, Data: Data(seed<<8|1, 50_000)},
+		{Name: manifest.InitrdFull, Data: Data(seed<<8|2, 70_001)},
 	}, chunkSize)
+}
+
+// cut cuts a file into chunks of size bytes; with size 0 as publishing does, which takes a real squashfs.
+func cut(tb testing.TB, f File, size int) []chunk.Ref {
+	tb.Helper()
+	if size == 0 {
+		cut := chunk.CutFixed
+		if f.Name == manifest.Squashfs {
+			cut = chunk.CutSquashfs
+		}
+		refs, err := cut(tb.Context(), bytes.NewReader(f.Data), int64(len(f.Data)), nil)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return refs
+	}
+	var refs []chunk.Ref
+	for data := f.Data; len(data) > 0; {
+		n := min(size, len(data))
+		refs = append(refs, chunk.Ref{ID: chunk.Sum(data[:n]), Size: uint32(n)})
+		data = data[n:]
+	}
+	return refs
 }
 
 // New makes a version of any kind.
@@ -65,13 +89,12 @@ func New(tb testing.TB, key ed25519.PrivateKey, kind manifest.Kind, name string,
 		m.Arch, m.Release = "", ""
 	}
 	for _, f := range files {
-		a := manifest.Artifact{Name: f.Name, Size: uint64(len(f.Data)), SHA256: sha256.Sum256(f.Data)}
-		for data := f.Data; len(data) > 0; {
-			n := min(chunkSize, len(data))
-			ref := chunk.Ref{ID: chunk.Sum(data[:n]), Size: uint32(n)}
+		a := manifest.Artifact{Name: f.Name, Path: f.Path, Size: uint64(len(f.Data)), SHA256: sha256.Sum256(f.Data)}
+		data := f.Data
+		for _, ref := range cut(tb, f, chunkSize) {
 			a.Chunks = append(a.Chunks, ref)
-			v.Chunks[ref.ID] = data[:n]
-			data = data[n:]
+			v.Chunks[ref.ID] = data[:ref.Size]
+			data = data[ref.Size:]
 		}
 		m.Artifacts = append(m.Artifacts, a)
 		if kind == manifest.Image && f.Name == manifest.Squashfs {

@@ -1,0 +1,7 @@
+package upstream
+
+// What the external tests need.
+var (
+	PlanFromProto = planFromProto
+	PlanProto     = planProto
+)
