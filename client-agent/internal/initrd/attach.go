@@ -162,6 +162,9 @@ func copyFile(from, to string, mode os.FileMode) (err error) {
 	return nil
 }
 
+// verityPrefetch is the kernel's setting of how far hash blocks are read ahead, in bytes (drivers/md/dm-verity-target.c).
+const verityPrefetch = "/sys/module/dm_verity/parameters/prefetch_cluster"
+
 // mapVerity puts the block device behind a check of every block against the digest.
 func (b *boot) mapVerity(context.Context) error {
 	if !b.cfg.Verity {
@@ -173,6 +176,11 @@ func (b *boot) mapVerity(context.Context) error {
 		return err
 	}
 	defer control.Close()
+	// By default the target reads hash blocks ahead in clusters that cover 32 MiB of data each. A version that has not arrived in whole would
+	// have to fetch all of that before the first block can be checked.
+	if err := os.WriteFile(verityPrefetch, []byte("0"), 0); err != nil {
+		b.log.Warn("the hash tree is read ahead; a version that is still arriving boots slower", "err", err)
+	}
 	b.root, err = dmverity.Create(control, verityName, dmverity.Table{Device: b.root, DataBytes: b.cfg.DataBytes, Root: b.cfg.Digest})
 	if err != nil {
 		return err

@@ -70,8 +70,8 @@ func (a *app) runPublish(ctx context.Context, conn *grpc.ClientConn, o publish.O
 	o.Step = show.step
 	p, err := publish.Prepare(ctx, o)
 	show.end()
-	var refused *inspect.Error
-	if errors.As(err, &refused) || errors.Is(err, publish.ErrAgent) {
+	var unfit *inspect.Error
+	if errors.As(err, &unfit) || errors.Is(err, publish.ErrAgent) {
 		return invalidError{err}
 	}
 	if err != nil {
