@@ -108,7 +108,7 @@ func (d *delivery) wantedLocked() bool {
 }
 
 // fetchRun fetches groups that nextRun gave. ours says that the error is not one of the line.
-func (r *Rebuild) fetchRun(ctx context.Context, run []int, urgent bool) (err error, ours bool) { //nolint:revive // the flag qualifies the error
+func (r *Rebuild) fetchRun(ctx context.Context, run []int, urgent bool) (err error, ours bool) {
 	first, last := &r.cfg.Groups[run[0]], &r.cfg.Groups[run[len(run)-1]]
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -212,14 +212,13 @@ type line struct {
 	s  *shape
 	mu sync.Mutex
 	faults
-	asked   map[int]int // groups, by how often their first byte was asked for
-	sent    int64
-	urgent  int // requests
-	hold    chan struct{}
-	killed  func() // called after killAt frames
-	killAt  int
-	frame   int64
-	running int
+	asked  map[int]int // groups, by how often their first byte was asked for
+	sent   int64
+	urgent int // requests
+	hold   chan struct{}
+	killed func() // called after killAt frames
+	killAt int
+	frame  int64
 }
 
 type faults struct {

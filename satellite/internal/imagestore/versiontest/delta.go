@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -118,11 +119,7 @@ func (d *Delta) Check(index []byte, opt delta.Options) error {
 func (d *Delta) Decoded() map[int]int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := make(map[int]int)
-	for g, n := range d.decoded {
-		out[g] = n
-	}
-	return out
+	return maps.Clone(d.decoded)
 }
 
 // Layout is as delta.Receiver's.
