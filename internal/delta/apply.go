@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -43,7 +45,7 @@ func reconstruct(ctx context.Context, old, delta Source, out io.WriterAt, opt Op
 	if x.DeltaBytes != delta.Size() {
 		return fmt.Errorf("delta has %d bytes, its index says %d: %w", delta.Size(), x.DeltaBytes, ErrFormat)
 	}
-	lazy := &lazyGroups{delta: delta, x: x, cache: newBytesCache(opt.memory() / 16)}
+	lazy := &lazyGroups{delta: delta, x: x, cache: newBytesCache(neededMemory(opt))}
 	opt.Incoming = lazy
 	r, err := NewReceiver(ctx, x, old, opt)
 	if err != nil {
@@ -63,7 +65,7 @@ func reconstruct(ctx context.Context, old, delta Source, out io.WriterAt, opt Op
 // sequence writes NEW from front to back while groups further on are decoded.
 func sequence(ctx context.Context, r *Receiver, delta Source, out io.WriterAt) error {
 	g, ctx := errgroup.WithContext(ctx)
-	s := &sequencer{r: r, out: out, check: newChecker(r.idx, r.opt.parallel())}
+	s := &sequencer{r: r, out: out, check: newChecker(r.idx, r.opt.parallel()), outputs: newBudget(outputMemory(r.opt))}
 	s.futures = make(chan *groupFuture, max(1, r.opt.parallel()-1))
 	g.Go(func() error { return s.decodeAll(ctx, g, delta) })
 	g.Go(func() error { return s.writeAll(ctx) })
@@ -76,6 +78,7 @@ func sequence(ctx context.Context, r *Receiver, delta Source, out io.WriterAt) e
 // groupFuture is a group that is being decoded.
 type groupFuture struct {
 	done   chan struct{}
+	free   func() // gives back the memory for stored
 	stored []byte // of all its units, one after the other
 	err    error
 }
@@ -85,13 +88,18 @@ type sequencer struct {
 	out     io.WriterAt
 	check   *checker
 	futures chan *groupFuture
+	outputs *budget // for the groups in futures
 }
 
 // decodeAll starts one group after the other, as many as the channel takes.
 func (s *sequencer) decodeAll(ctx context.Context, g *errgroup.Group, delta Source) error {
 	defer close(s.futures)
 	for i := range s.r.idx.Groups {
-		f := &groupFuture{done: make(chan struct{})}
+		free, err := s.outputs.take(ctx, min(s.outputs.limit, s.r.idx.Groups[i].Length+s.r.idx.Groups[i].StoredBytes))
+		if err != nil {
+			return err
+		}
+		f := &groupFuture{done: make(chan struct{}), free: free}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -109,6 +117,9 @@ func (s *sequencer) decodeAll(ctx context.Context, g *errgroup.Group, delta Sour
 // decodeFrom reads and decodes a group of the delta.
 func (r *Receiver) decodeFrom(ctx context.Context, delta Source, g int) ([]byte, error) {
 	d := &r.idx.Groups[g]
+	if limit := outputMemory(r.opt) + decodeMemory(r.opt); d.Length > limit || d.StoredBytes > limit-d.Length {
+		return nil, fmt.Errorf("group %d has %d bytes for %d: %w", g, d.Length, d.StoredBytes, ErrLimit)
+	}
 	wire := make([]byte, d.Length)
 	if err := readAt(delta, wire, d.Offset); err != nil {
 		return nil, fmt.Errorf("read group %d: %w", g, err)
@@ -124,10 +135,12 @@ func (r *Receiver) decodeFrom(ctx context.Context, delta Source, g int) ([]byte,
 // writeAll writes the regions in order.
 func (s *sequencer) writeAll(ctx context.Context) error {
 	var stored []byte
-	group := -1
+	group, free := -1, func() {}
 	buf := make([]byte, 1<<20)
 	for _, reg := range s.r.Layout() {
 		if reg.Kind == RegionGroup && reg.Group != group {
+			stored = nil
+			free()
 			f := <-s.futures
 			if f == nil {
 				return context.Canceled
@@ -136,7 +149,7 @@ func (s *sequencer) writeAll(ctx context.Context) error {
 			if f.err != nil {
 				return f.err
 			}
-			group, stored = reg.Group, f.stored
+			group, stored, free = reg.Group, f.stored, f.free
 		}
 		for off := reg.Off; off < reg.Off+reg.Len; {
 			if err := ctx.Err(); err != nil {
@@ -176,34 +189,56 @@ func (s *sequencer) write(ctx context.Context, b []byte, off int64) error {
 type lazyGroups struct {
 	delta Source
 	x     *Index
-	r     *Receiver
+	r     *Receiver  // nil: no group needs another
+	mu    sync.Mutex // held while a group is decoded
 	cache *lru[int64, []byte]
 }
 
-// use sets the receiver. Needed groups are decoded while others wait for them, so they have memory of their own.
+// use sets the receiver. Needed groups are decoded while others wait for them, so they have a part of the memory of their own.
 func (l *lazyGroups) use(r *Receiver) {
+	if !slices.ContainsFunc(l.x.Groups, func(g Group) bool { return len(g.Needs) > 0 }) {
+		return
+	}
 	needed := *r
-	needed.groups.memory = newBudget(r.opt.memory() / 4)
+	needed.groups.memory = newBudget(decodeMemory(r.opt) / 4)
+	r.groups.memory = newBudget(decodeMemory(r.opt) / 4 * 3)
 	l.r = &needed
 }
 
 // ReadAt implements io.ReaderAt within one region of a group.
 func (l *lazyGroups) ReadAt(p []byte, off int64) (int, error) {
-	reg := l.r.regionAt(off)
-	if len(l.x.Groups[reg.Group].Needs) > 0 {
-		return 0, fmt.Errorf("group %d is needed but needs others: %w", reg.Group, ErrFormat)
+	if l.r == nil {
+		return 0, fmt.Errorf("reference to a group that is not needed: %w", ErrFormat)
 	}
-	stored, ok := l.cache.get(int64(reg.Group))
-	if !ok {
-		var err error
-		if stored, err = l.r.decodeFrom(context.Background(), l.delta, reg.Group); err != nil {
-			return 0, err
-		}
-		l.cache.put(int64(reg.Group), stored)
+	reg := l.r.regionAt(off)
+	stored, err := l.stored(reg.Group)
+	if err != nil {
+		return 0, err
 	}
 	n := copy(p, stored[l.r.layout.storedBefore(reg.Group, off):])
 	if n < len(p) {
 		return n, io.EOF
 	}
 	return n, nil
+}
+
+// stored gives the bytes that a needed group makes, one group at a time.
+func (l *lazyGroups) stored(g int) ([]byte, error) {
+	d := &l.x.Groups[g]
+	if len(d.Needs) > 0 {
+		return nil, fmt.Errorf("group %d is needed but needs others: %w", g, ErrFormat)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b, ok := l.cache.get(int64(g)); ok {
+		return b, nil
+	}
+	if limit := neededMemory(l.r.opt); d.Length+d.StoredBytes > limit {
+		return nil, fmt.Errorf("needed group %d of %d bytes for %d: %w", g, d.Length, d.StoredBytes, ErrLimit)
+	}
+	b, err := l.r.decodeFrom(context.Background(), l.delta, g)
+	if err == nil {
+		l.cache.put(int64(g), b)
+	}
+	return b, err
 }

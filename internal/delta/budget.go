@@ -7,15 +7,24 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
+// How Options.MemoryBytes is divided: half is lent to groups while they are decoded, a quarter is for plaintexts of OLD's nested
+// streams, an eighth for groups that are read or wait to be written, and the rest for expanded blocks and needed groups.
+
+func decodeMemory(o Options) int64   { return o.memory() / 2 }
+func plainsMemory(o Options) int64   { return o.memory() / 4 }
+func outputMemory(o Options) int64   { return o.memory() / 8 }
+func oldBlockMemory(o Options) int64 { return o.memory() / 16 }
+func newBlockMemory(o Options) int64 { return o.memory() / 32 }
+func neededMemory(o Options) int64   { return o.memory() / 32 }
+
 // budget lends memory to goroutines that work at the same time.
 type budget struct {
 	limit int64
 	sem   *semaphore.Weighted
 }
 
-// newBudget lends half of the memory: the other half is for caches.
 func newBudget(memory int64) *budget {
-	return &budget{limit: memory / 2, sem: semaphore.NewWeighted(memory / 2)}
+	return &budget{limit: memory, sem: semaphore.NewWeighted(memory)}
 }
 
 // take waits for n bytes; release gives them back. More than there is at all is ErrLimit.

@@ -116,8 +116,8 @@ func columnOps(ctx context.Context, c sqmeta.Column, old *oldColumns) ([]op, err
 	return fineOps(ops, c.Data, sliceRef{ref, start}), nil
 }
 
-// unpackColumns inverts packColumns.
-func unpackColumns(b []byte, old *oldColumns) ([]sqmeta.Column, error) {
+// unpackColumns inverts packColumns. Columns of more than limit bytes together are ErrLimit.
+func unpackColumns(b []byte, old *oldColumns, limit int64) ([]sqmeta.Column, error) {
 	cs := &coders{}
 	r := newFields(b, cs.get())
 	n := r.Int("number of columns", maxColumns)
@@ -134,8 +134,8 @@ func unpackColumns(b []byte, old *oldColumns) ([]sqmeta.Column, error) {
 	var sum int64
 	for i, d := range r.ints(n) {
 		lens[i] += wire.Unzigzag(d)
-		if lens[i] < 0 || lens[i] > maxColumnBytes || sum+lens[i] > maxColumnBytes {
-			return nil, fmt.Errorf("columns of more than %d bytes: %w", int64(maxColumnBytes), ErrLimit)
+		if lens[i] < 0 || lens[i] > limit || sum+lens[i] > limit {
+			return nil, fmt.Errorf("columns of more than %d bytes: %w", limit, ErrLimit)
 		}
 		sum += lens[i]
 	}
@@ -148,7 +148,7 @@ func unpackColumns(b []byte, old *oldColumns) ([]sqmeta.Column, error) {
 	if err != nil {
 		return nil, fmt.Errorf("columns: %w", err)
 	}
-	raw, err := g.readContent(r, sh, ops)
+	raw, err := g.readContent(context.Background(), r, sh, ops)
 	if err != nil {
 		return nil, fmt.Errorf("columns: %w", err)
 	}

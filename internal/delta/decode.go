@@ -24,9 +24,9 @@ type groupDecoder struct {
 	coders *coders
 }
 
-// decode makes the content of the group with the given units. It takes its memory from the budget; release gives it back and is
-// never nil.
-func (g *groupDecoder) decode(ctx context.Context, units []int32, b []byte) (d *decoded, release func(), err error) {
+// decode makes the content of the group with the given units. It takes its memory and extra bytes for what its caller
+// does from the budget; release gives them back and is never nil.
+func (g *groupDecoder) decode(ctx context.Context, units []int32, b []byte, extra int64) (d *decoded, release func(), err error) {
 	release = func() {}
 	mc := g.coders.get()
 	defer g.coders.put(mc)
@@ -45,10 +45,10 @@ func (g *groupDecoder) decode(ctx context.Context, units []int32, b []byte) (d *
 			verbatim += g.neu.units[u].stored
 		}
 	}
-	if release, err = g.memory.take(ctx, sh.memory(ops)+verbatim); err != nil {
+	if release, err = g.memory.take(ctx, sh.memory(ops)+verbatim+extra); err != nil {
 		return nil, release, err
 	}
-	content, err := g.readContent(r, sh, ops)
+	content, err := g.readContent(ctx, r, sh, ops)
 	if err != nil {
 		return nil, release, err
 	}
@@ -120,7 +120,7 @@ func (g *groupDecoder) readOps(r *fields, sh *shape) ([]op, error) {
 
 // readContent carries out the operations: copies first, then the differences, then the literals, which their surroundings help to
 // decode.
-func (g *groupDecoder) readContent(r *fields, sh *shape, ops []op) ([]byte, error) {
+func (g *groupDecoder) readContent(ctx context.Context, r *fields, sh *shape, ops []op) ([]byte, error) {
 	code := r.Bytes("differences", len(r.Rest()))
 	codec := r.Int("literal codec", codecs-1)
 	literals := r.Bytes("literals", len(r.Rest()))
@@ -132,6 +132,9 @@ func (g *groupDecoder) readContent(r *fields, sh *shape, ops []op) ([]byte, erro
 	at := int64(0)
 	for _, o := range ops {
 		if o.kind == opExact {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
 			if err := g.space.read(content[at:at+o.n], o.addr); err != nil {
 				return nil, err
 			}

@@ -45,7 +45,8 @@ type Source interface {
 // Options say how to work. The zero value is usable.
 type Options struct {
 	// MemoryBytes bounds the memory for caches, windows and buffers, shared by all goroutines; zero means
-	// DefaultMemoryBytes. The tables of the images (about 100 bytes per file and 50 per stored block) come on top.
+	// DefaultMemoryBytes. The tables of the images (about 100 bytes per file and 50 per stored block), the
+	// index and the entropy coders of each goroutine come on top. A delta that needs more is ErrLimit.
 	MemoryBytes int64
 	// Parallel is the number of goroutines that work at the same time; zero means one per processor.
 	Parallel int

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sort"
 
-	"golang.org/x/sync/singleflight"
-
 	"github.com/ltsp-fleet/ltsp-fleet/internal/delta/pair"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/match"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/sqmeta"
@@ -18,6 +16,8 @@ const (
 	maxBases = 3
 	// maxReference bounds the old content that a piece is compared with; of longer files a window is taken.
 	maxReference = 192 << 20
+	// indexCost is the memory that the index takes per byte of a reference, while it is not limited.
+	indexCost = 5
 )
 
 // differ finds the operations for pieces of NEW. It is safe for concurrent use.
@@ -36,7 +36,7 @@ func newDiffer(old, neu *image, sp *space, memory int64) *differ {
 		files[i] = pair.File{Paths: f.Paths, Size: f.Size}
 	}
 	return &differ{old: old, neu: neu, space: sp, pred: &basePredictor{old.model, neu.model, sp}, pairs: pair.New(files),
-		memory: memory, refs: newReferenceCache(memory / 4)}
+		memory: memory, refs: newReferenceCache(memory / 2)}
 }
 
 // extent is a stretch of old content.
@@ -59,14 +59,6 @@ func (r *reference) bytes(off int64, n int) ([]byte, int64) {
 	return r.parts[i][in : in+int64(n)], r.addrs[i] + in
 }
 
-func (r *reference) size() int64 {
-	n := r.ix.MemoryBytes()
-	for _, p := range r.parts {
-		n += int64(len(p))
-	}
-	return n
-}
-
 // diff gives the operations for a piece whose content is data.
 func (d *differ) diff(ctx context.Context, s *shape, p *piece, data []byte) ([]op, error) {
 	if len(data) == 0 {
@@ -79,10 +71,11 @@ func (d *differ) diff(ctx context.Context, s *shape, p *piece, data []byte) ([]o
 	if len(ext) == 0 {
 		return appendLiteral(nil, int64(len(data))), nil
 	}
-	ref, err := d.reference(ext)
+	ref, release, err := d.reference(ctx, ext)
 	if err != nil {
 		return nil, err
 	}
+	defer release()
 	ops, err := ref.ix.Diff(ctx, data)
 	if err != nil {
 		return nil, err
@@ -161,46 +154,24 @@ func window(size, off, n, total, limit int64) extent {
 }
 
 // reference reads and indexes old content, or finds it in the cache.
-func (d *differ) reference(ext []extent) (*reference, error) {
-	return d.refs.get(fmt.Sprint(ext), func() (*reference, error) {
+func (d *differ) reference(ctx context.Context, ext []extent) (r *reference, release func(), err error) {
+	var n int64
+	for _, e := range ext {
+		n += e.n
+	}
+	index := d.memory / 4
+	return d.refs.get(ctx, fmt.Sprint(ext), n+min(indexCost*n, index), func() (*reference, error) {
 		r := &reference{}
 		var end int64
 		for _, e := range ext {
-			b, err := d.space.slice(e.addr, e.n)
-			if err != nil {
+			b := make([]byte, e.n)
+			if err := d.space.read(b, e.addr); err != nil {
 				return nil, err
 			}
 			end += e.n
 			r.parts, r.addrs, r.ends = append(r.parts, b), append(r.addrs, e.addr), append(r.ends, end)
 		}
-		r.ix = match.NewIndexParts(r.parts, match.Options{MemoryBytes: d.memory / 4})
+		r.ix = match.NewIndexParts(r.parts, match.Options{MemoryBytes: index})
 		return r, nil
 	})
-}
-
-// referenceCache keeps references up to a total size. Safe for concurrent use.
-type referenceCache struct {
-	flight singleflight.Group
-	cache  *lru[string, *reference]
-}
-
-func newReferenceCache(limit int64) *referenceCache {
-	return &referenceCache{cache: newLRU[string, *reference](limit, (*reference).size)}
-}
-
-func (c *referenceCache) get(key string, make func() (*reference, error)) (*reference, error) {
-	if r, ok := c.cache.get(key); ok {
-		return r, nil
-	}
-	v, err, _ := c.flight.Do(key, func() (any, error) {
-		r, err := make()
-		if err == nil {
-			c.cache.put(key, r)
-		}
-		return r, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return v.(*reference), nil
 }

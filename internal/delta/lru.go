@@ -49,8 +49,22 @@ func (c *lru[K, V]) put(key K, v V) {
 	c.items[key] = c.order.PushFront(&lruItem[K, V]{key, v})
 	c.used += c.size(v)
 	for c.used > c.limit && c.order.Len() > 1 {
-		old := c.order.Remove(c.order.Back()).(*lruItem[K, V])
-		delete(c.items, old.key)
-		c.used -= c.size(old.value)
+		c.drop()
 	}
+}
+
+// shrink gives values up until the others take at most limit.
+func (c *lru[K, V]) shrink(limit int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.used > limit && c.order.Len() > 0 {
+		c.drop()
+	}
+}
+
+// drop gives up the least recently used value; the caller holds the lock.
+func (c *lru[K, V]) drop() {
+	old := c.order.Remove(c.order.Back()).(*lruItem[K, V])
+	delete(c.items, old.key)
+	c.used -= c.size(old.value)
 }

@@ -18,11 +18,11 @@ import (
 // probeSamples is how many blocks of NEW are compressed to find out with which settings it was made.
 const probeSamples = 48
 
-// Make writes the delta from OLD to NEW to w, and returns what it consists of. The result depends on the images alone. Each
+// Make writes the delta from OLD to NEW to w, and returns what it consists of. The result depends on the images and opt.MemoryBytes alone. Each
 // group has been decoded with the receiver's own code and compared before anything is written. It blocks until all is done or
 // ctx ends; after an error w may hold a part of a delta.
 func Make(ctx context.Context, old, new Source, w io.Writer, opt Options) (*Stats, error) {
-	m := &maker{opt: opt, progress: &sync.Mutex{}, stats: &Stats{}}
+	m := &maker{opt: opt, progress: &sync.Mutex{}, stats: &Stats{}, searching: newBudget(opt.memory() / 4 * 3)}
 	if err := m.open(ctx, old, new); err != nil {
 		return nil, err
 	}
@@ -41,16 +41,17 @@ func Make(ctx context.Context, old, new Source, w io.Writer, opt Options) (*Stat
 
 // maker is one call of Make.
 type maker struct {
-	opt      Options
-	progress *sync.Mutex
-	old, neu *image
-	index    Index
-	pieces   [][32]byte // hashes of all pieces of NEW
-	layout   *layout
-	plan     *plan
-	rec      *Receiver // without groups: it decodes what is made here
-	differ   *differ
-	spool    *spool
+	opt       Options
+	progress  *sync.Mutex
+	old, neu  *image
+	index     Index
+	pieces    [][32]byte // hashes of all pieces of NEW
+	layout    *layout
+	plan      *plan
+	rec       *Receiver // without groups: it decodes what is made here
+	differ    *differ
+	spool     *spool
+	searching *budget // for files that are searched for nested streams
 
 	mu    sync.Mutex // guards stats
 	stats *Stats
@@ -58,9 +59,9 @@ type maker struct {
 
 // open parses both images. If one of them cannot be read, both are treated as bytes.
 func (m *maker) open(ctx context.Context, old, new Source) (err error) {
-	m.old, err = openImage(old, m.opt.memory()/8)
+	m.old, err = openImage(old, oldBlockMemory(m.opt))
 	if err == nil {
-		m.neu, err = openImage(new, m.opt.memory()/16)
+		m.neu, err = openImage(new, newBlockMemory(m.opt))
 	}
 	if !unreadable(err) {
 		return err
@@ -131,7 +132,7 @@ func (m *maker) make(ctx context.Context, w io.Writer) (err error) {
 	if err := m.planGroups(ctx); err != nil {
 		return err
 	}
-	m.spool = newSpool(m.opt.TempDir, len(m.plan.groups))
+	m.spool = newSpool(m.opt.TempDir, len(m.plan.groups), min(spoolMemory, m.opt.memory()/8))
 	defer m.spool.close(&err)
 	if err := m.encodeGroups(ctx); err != nil {
 		return err
@@ -164,7 +165,7 @@ func (m *maker) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.rec = &Receiver{idx: &m.index, old: m.old.src, opt: m.opt, encoders: pool, memory: newBudget(m.opt.memory())}
+	m.rec = &Receiver{idx: &m.index, old: m.old.src, opt: m.opt, encoders: pool, memory: newBudget(decodeMemory(m.opt))}
 	if m.index.columns, err = m.packMetadata(ctx); err != nil {
 		return err
 	}
@@ -175,7 +176,7 @@ func (m *maker) prepare(ctx context.Context) error {
 	if !bytes.Equal(m.rec.head, im.Head) || !bytes.Equal(m.rec.tail, im.Tail) || m.rec.tailOff != im.TailOffset {
 		return fmt.Errorf("prove metadata: %w", ErrMismatch)
 	}
-	sp := &space{old: m.old.content, plains: newBytesCache(m.opt.memory() / 4), neu: m.neu.content}
+	sp := &space{old: m.old.content, plains: newPlains(plainsMemory(m.opt)), neu: m.neu.content}
 	m.rec.groups = groupDecoder{neu: m.rec.neu, space: sp, pred: &basePredictor{m.old.model, m.rec.neu, sp}, memory: m.rec.memory, coders: &coders{}}
 	m.differ = newDiffer(m.old, m.neu, sp, m.opt.memory())
 	return nil
@@ -187,7 +188,7 @@ func (m *maker) prepareOpaque() error {
 	if err != nil {
 		return err
 	}
-	m.rec = &Receiver{idx: &m.index, old: m.old.src, opt: m.opt, encoders: pool, memory: newBudget(m.opt.memory()), neu: m.neu.model}
+	m.rec = &Receiver{idx: &m.index, old: m.old.src, opt: m.opt, encoders: pool, memory: newBudget(decodeMemory(m.opt)), neu: m.neu.model}
 	m.rec.groups = groupDecoder{neu: m.neu.model, memory: m.rec.memory, coders: &coders{}}
 	return nil
 }
@@ -241,11 +242,11 @@ func (m *maker) encodeGroup(ctx context.Context, g int) error {
 		verbatim[i] = un.gap || un.packed && m.index.encoder == ""
 	}
 	for attempt := 0; ; attempt++ {
-		wire, st, err := m.draftGroup(ctx, gp, verbatim)
-		if err != nil {
-			return err
+		wire, st, bad, err := m.tryGroup(ctx, gp, verbatim)
+		if errors.Is(err, ErrLimit) && attempt < 3 {
+			gp = simpler(gp, verbatim)
+			continue
 		}
-		bad, err := m.replay(ctx, gp.units, wire)
 		if err != nil {
 			return err
 		}
@@ -260,6 +261,26 @@ func (m *maker) encodeGroup(ctx context.Context, g int) error {
 			return fmt.Errorf("blocks are not reproduced: %w", ErrMismatch)
 		}
 	}
+}
+
+// tryGroup makes the bytes of a group and lists the units that a receiver does not make right.
+func (m *maker) tryGroup(ctx context.Context, gp *groupPlan, verbatim []bool) (wire []byte, st groupStats, bad []int, err error) {
+	if wire, st, err = m.draftGroup(ctx, gp, verbatim); err != nil {
+		return nil, st, nil, err
+	}
+	bad, err = m.replay(ctx, gp.units, wire)
+	return wire, st, bad, err
+}
+
+// simpler gives a plan for the same units that takes less memory: without nested streams or, if there are none, with stored bytes.
+func simpler(gp *groupPlan, verbatim []bool) *groupPlan {
+	if len(gp.streams) > 0 {
+		return &groupPlan{units: gp.units}
+	}
+	for i := range verbatim {
+		verbatim[i] = true
+	}
+	return gp
 }
 
 // accept notes a proved group.

@@ -9,7 +9,7 @@ import (
 
 // replay decodes a group as a receiver does and lists the units, by their place in the group, that come out wrong.
 func (m *maker) replay(ctx context.Context, units []int32, wire []byte) (bad []int, err error) {
-	d, release, err := m.rec.groups.decode(ctx, units, wire)
+	d, release, err := m.rec.groups.decode(ctx, units, wire, m.rec.excess(units, wire))
 	defer release()
 	if err != nil {
 		return nil, fmt.Errorf("prove: %w", err)

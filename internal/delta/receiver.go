@@ -57,7 +57,7 @@ func NewReceiver(ctx context.Context, idx *Index, old Source, opt Options) (*Rec
 	if err := checkIdentity(idx, old.Size(), opt); err != nil {
 		return nil, err
 	}
-	r := &Receiver{idx: idx, old: old, opt: opt, memory: newBudget(opt.memory())}
+	r := &Receiver{idx: idx, old: old, opt: opt, memory: newBudget(decodeMemory(opt))}
 	pool, err := newEncoderPool(idx.encoder, opt.parallel())
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (r *Receiver) openOpaque() (err error) {
 
 // openImages rebuilds the metadata and lays out NEW by its block map.
 func (r *Receiver) openImages(ctx context.Context) error {
-	old, err := openImage(r.old, r.opt.memory()/8)
+	old, err := openImage(r.old, oldBlockMemory(r.opt))
 	if err != nil {
 		return fmt.Errorf("old image: %w", err)
 	}
@@ -126,8 +126,8 @@ func (r *Receiver) openImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sp := &space{old: old.content, exps: exps, plains: newBytesCache(r.opt.memory() / 4)}
-	if sp.neu, err = newContent(r.neu, &assembled{r, r.opt.Incoming}, r.opt.memory()/16); err != nil {
+	sp := &space{old: old.content, exps: exps, plains: newPlains(plainsMemory(r.opt))}
+	if sp.neu, err = newContent(r.neu, &assembled{r, r.opt.Incoming}, newBlockMemory(r.opt)); err != nil {
 		return fmt.Errorf("rebuilt metadata: %w", err)
 	}
 	r.space = sp
@@ -137,7 +137,7 @@ func (r *Receiver) openImages(ctx context.Context) error {
 
 // rebuild makes NEW's metadata.
 func (r *Receiver) rebuild(old *image) error {
-	cols, err := unpackColumns(r.idx.columns, newOldColumns(old.meta))
+	cols, err := unpackColumns(r.idx.columns, newOldColumns(old.meta), min(maxColumnBytes, r.opt.memory()/4))
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (r *Receiver) decodeGroup(ctx context.Context, g int, wire []byte, emit fun
 	if r.space != nil {
 		dec.space = &neededSpace{r.space, r.layout, r.idx.Groups[g].Needs}
 	}
-	d, release, err := dec.decode(ctx, units, wire)
+	d, release, err := dec.decode(ctx, units, wire, r.excess(units, wire))
 	defer release()
 	if err != nil {
 		return err
@@ -231,6 +231,15 @@ func (r *Receiver) decodeGroup(ctx context.Context, g int, wire []byte, emit fun
 		}
 	}
 	return nil
+}
+
+// excess is by how much a group's bytes, as they come and as they are stored, exceed what is set aside for them.
+func (r *Receiver) excess(units []int32, wire []byte) int64 {
+	n := int64(len(wire))
+	for _, u := range units {
+		n += r.neu.units[u].stored
+	}
+	return max(0, n-outputMemory(r.opt))
 }
 
 // next gives the stored bytes of the group's unit i, which follow those of the one before; dst is memory for them.

@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"strconv"
-
-	"golang.org/x/sync/singleflight"
 )
 
 // Addresses: the content of OLD's files lies from 0 on; plaintexts of declared streams of OLD from expansionBase on, each in a
@@ -23,8 +20,7 @@ const (
 type space struct {
 	old    *content
 	exps   []stream // of OLD, ordered by file and offset
-	plains *lru[int64, []byte]
-	flight singleflight.Group
+	plains *plains
 	neu    *content // nil: no group may refer to NEW
 }
 
@@ -60,45 +56,21 @@ func (s *space) readExpansion(p []byte, a int64) error {
 	if i >= int64(len(s.exps)) || off+int64(len(p)) > s.exps[i].plain {
 		return fmt.Errorf("no plaintext at %d of stream %d: %w", off, i, ErrFormat)
 	}
-	b, err := s.expansion(int(i))
-	if err != nil {
-		return err
-	}
-	copy(p, b[off:])
-	return nil
+	st := &s.exps[i]
+	return s.plains.use(i, st.unpackMemory(), func() ([]byte, error) { return s.unpack(st) }, func(b []byte) { copy(p, b[off:]) })
 }
 
-// slice gives n bytes from address a, which may be shared with others.
-func (s *space) slice(a, n int64) ([]byte, error) {
-	if i := (a - expansionBase) >> expansionShift; a >= expansionBase && a < newBase && i < int64(len(s.exps)) && a == expansionAddr(int(i)) && n == s.exps[i].plain {
-		return s.expansion(int(i))
-	}
-	b := make([]byte, n)
-	return b, s.read(b, a)
-}
-
-// expansion gives the plaintext of a declared stream. The slice is shared.
-func (s *space) expansion(i int) ([]byte, error) {
-	if b, ok := s.plains.get(int64(i)); ok {
-		return b, nil
-	}
-	v, err, _ := s.flight.Do(strconv.Itoa(i), func() (any, error) {
-		st := &s.exps[i]
-		stored := make([]byte, st.n)
-		if err := s.old.readFile(stored, st.file, st.off); err != nil {
-			return nil, err
-		}
-		b, err := st.unpack(stored)
-		if err != nil {
-			return nil, err
-		}
-		s.plains.put(int64(i), b)
-		return b, nil
-	})
-	if err != nil {
+// unpack makes the plaintext of a declared stream.
+func (s *space) unpack(st *stream) ([]byte, error) {
+	stored := make([]byte, st.n)
+	if err := s.old.readFile(stored, st.file, st.off); err != nil {
 		return nil, err
 	}
-	return v.([]byte), nil
+	b, err := st.unpack(stored)
+	if err != nil {
+		return nil, fmt.Errorf("stream of the old image: %w: %w", err, ErrFormat)
+	}
+	return b, nil
 }
 
 // expansionsOf gives the range of indices of the declared streams of an old file.

@@ -8,23 +8,24 @@ import (
 	"sync"
 )
 
-// spoolMemory is how many bytes of groups are kept in memory before the next ones go to a file.
+// spoolMemory is how many bytes of groups are kept in memory, at most, before the next ones go to a file.
 const spoolMemory = 64 << 20
 
 // spool keeps the groups until the index, which comes before them, is known. Safe for concurrent use.
 type spool struct {
-	dir  string
-	mu   sync.Mutex
-	used int64
-	mem  [][]byte // of each group; nil: in the file
-	pos  []int64
-	n    []int64
-	file *os.File
-	end  int64
+	dir   string
+	limit int64 // of the bytes in memory
+	mu    sync.Mutex
+	used  int64
+	mem   [][]byte // of each group; nil: in the file
+	pos   []int64
+	n     []int64
+	file  *os.File
+	end   int64
 }
 
-func newSpool(dir string, groups int) *spool {
-	return &spool{dir: dir, mem: make([][]byte, groups), pos: make([]int64, groups), n: make([]int64, groups)}
+func newSpool(dir string, groups int, limit int64) *spool {
+	return &spool{dir: dir, limit: limit, mem: make([][]byte, groups), pos: make([]int64, groups), n: make([]int64, groups)}
 }
 
 // put keeps group g.
@@ -32,7 +33,8 @@ func (s *spool) put(g int, b []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.n[g] = int64(len(b))
-	if s.used += int64(len(b)); s.used <= spoolMemory {
+	if s.used+int64(len(b)) <= s.limit {
+		s.used += int64(len(b))
 		s.mem[g] = b
 		return nil
 	}

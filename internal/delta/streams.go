@@ -11,10 +11,14 @@ import (
 )
 
 const (
-	// maxStreamFile is the longest file that is searched for nested streams.
-	maxStreamFile = 512 << 20
+	// searchMemory is the memory for searching a file for nested streams, by its length: its bytes, a plaintext, and that packed again.
+	searchMemory = 3
 	// minStreamFile is the shortest one: less does not pay.
 	minStreamFile = 64
+	// maxDeclared bounds the memory for unpacking a stream of OLD, so that a receiver with the default memory can do it.
+	maxDeclared = DefaultMemoryBytes / 4
+	// maxChainMemory bounds, likewise, twice the stored bytes and the plaintext of streams that must be in one group.
+	maxChainMemory = DefaultMemoryBytes / 16 * 7
 )
 
 // findStreams looks for nested streams in the files of the changed units and declares those of the old files that they resemble.
@@ -25,7 +29,7 @@ func (m *maker) findStreams(ctx context.Context) (joined []bool, streams [][]str
 	found := make([][]stream, len(files))
 	bases := make([][]int32, len(files))
 	err = m.eachParallel(ctx, len(files), func(i int) (err error) {
-		if found[i], err = m.newStreams(files[i]); err == nil && len(found[i]) > 0 {
+		if found[i], err = m.newStreams(ctx, files[i]); err == nil && len(found[i]) > 0 {
 			f := &m.neu.model.files[files[i]]
 			bases[i] = m.differ.pairs.Bases(f.Paths, f.Size, maxBases)
 		}
@@ -75,7 +79,7 @@ func (m *maker) changedFiles() []int32 {
 			}
 			seen[s.file] = true
 			f := &m.neu.model.files[s.file]
-			if f.Size >= minStreamFile && f.Size <= maxStreamFile && (f.Fragment < 0 || len(f.Blocks) == 0) {
+			if f.Size >= minStreamFile && f.Size <= m.searchLimit() && (f.Fragment < 0 || len(f.Blocks) == 0) {
 				out = append(out, s.file)
 			}
 		}
@@ -83,9 +87,17 @@ func (m *maker) changedFiles() []int32 {
 	return out
 }
 
+// searchLimit is the length of the longest file that is searched for nested streams.
+func (m *maker) searchLimit() int64 { return m.searching.limit / searchMemory }
+
 // newStreams finds the streams of a file of NEW, if OLD does not have the same file.
-func (m *maker) newStreams(file int32) ([]stream, error) {
+func (m *maker) newStreams(ctx context.Context, file int32) ([]stream, error) {
 	f := &m.neu.model.files[file]
+	release, err := m.searching.take(ctx, searchMemory*f.Size)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	data := make([]byte, f.Size)
 	if err := m.neu.content.readFile(data, file, 0); err != nil {
 		return nil, err
@@ -116,9 +128,14 @@ func (m *maker) declareStreams(ctx context.Context, bases [][]int32) error {
 	found := make([][]stream, len(files))
 	err := m.eachParallel(ctx, len(files), func(i int) error {
 		f := &m.old.model.files[files[i]]
-		if f.Size < minStreamFile || f.Size > maxStreamFile {
+		if f.Size < minStreamFile || f.Size > m.searchLimit() {
 			return nil
 		}
+		release, err := m.searching.take(ctx, searchMemory*f.Size)
+		if err != nil {
+			return err
+		}
+		defer release()
 		data := make([]byte, f.Size)
 		if err := m.old.content.readFile(data, files[i], 0); err != nil {
 			return err
@@ -131,7 +148,11 @@ func (m *maker) declareStreams(ctx context.Context, bases [][]int32) error {
 	}
 	var exps []stream
 	for _, f := range found {
-		exps = append(exps, f...)
+		for _, st := range f {
+			if st.unpackMemory() <= min(maxDeclared, plainsMemory(m.opt)) {
+				exps = append(exps, st)
+			}
+		}
 	}
 	if len(exps) > maxExpansions {
 		exps = exps[:maxExpansions]
@@ -150,6 +171,8 @@ func (m *maker) placeStreams(found [][]stream) (joined []bool, streams [][]strea
 	}
 	joined = make([]bool, len(m.layout.changed))
 	streams = make([][]stream, len(m.layout.changed))
+	end, chain := -1, int64(0) // last unit of the streams that hang together, and what they take
+	limit := min(maxChainMemory, m.opt.memory()/16*7)
 	for _, list := range found {
 		for _, st := range list {
 			first, last := -1, -1
@@ -164,6 +187,14 @@ func (m *maker) placeStreams(found [][]stream) (joined []bool, streams [][]strea
 			if first < 0 {
 				continue
 			}
+			if first > end {
+				chain = 0
+			}
+			if chain += 2*st.n + st.plain; chain > limit {
+				chain -= 2*st.n + st.plain
+				continue // its bytes are compared as they are
+			}
+			end = max(end, last)
 			streams[first] = append(streams[first], st)
 			for i := first + 1; i <= last; i++ {
 				joined[i] = true

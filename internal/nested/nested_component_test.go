@@ -13,13 +13,16 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/internal/nested"
 )
 
-// TestInstalledFiles opens every compressed file of this machine's packages and packs it again.
+// TestInstalledFiles opens every twentieth compressed file of this machine's packages and packs it again.
 func TestInstalledFiles(t *testing.T) {
-	var files, bytesIn, exact, bytesExact int64
+	var seen, files, bytesIn, exact, bytesExact int64
 	var enc nested.Encoder
 	err := filepath.WalkDir("/usr/share", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() || !strings.HasSuffix(path, ".gz") {
 			return err
+		}
+		if seen++; seen%20 != 1 {
+			return nil
 		}
 		data, err := os.ReadFile(path)
 		if err != nil {
