@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -107,6 +108,9 @@ func show(ctx context.Context, s *school.School, o options, log func(string, ...
 	if err := printLists(limited, s); err != nil {
 		return err
 	}
+	if err := update(limited, s, log); err != nil {
+		return err
+	}
 	if o.bench {
 		if err := s.PrintFigures(os.Stdout, vm, before); err != nil {
 			return err
@@ -118,15 +122,47 @@ func show(ctx context.Context, s *school.School, o options, log func(string, ...
 	return nil
 }
 
+// application is how many bytes the update brings that are like nothing before.
+const application = 2 << 20
+
+// update publishes the next version as a delta from the first, and shows how it came to the satellite.
+func update(ctx context.Context, s *school.School, log func(string, ...any)) error {
+	base, err := s.Image(ctx)
+	if err != nil {
+		return err
+	}
+	file, err := s.Update(ctx, application)
+	if err != nil {
+		return err
+	}
+	log("image %s: publishing an update, as a delta from version 1", school.ImageName)
+	if err := s.PublishUpdate(ctx, file, base); err != nil {
+		return err
+	}
+	log("satellite sat1: waiting until it has the update verified")
+	if err := s.AwaitVerified(ctx, "sat1", 2); err != nil {
+		return err
+	}
+	return printCtl(ctx, s, "image", "sync-plan", school.ImageName+"@2")
+}
+
 // printLists shows what the admin sees.
 func printLists(ctx context.Context, s *school.School) error {
 	for _, args := range [][]string{{"satellite", "list"}, {"image", "list"}, {"client", "list"}, {"client", "show", "52:54:00:67:00:11"}} {
-		out, err := s.Ctl(ctx, args...)
-		if err != nil {
+		if err := printCtl(ctx, s, args...); err != nil {
 			return err
 		}
-		fmt.Printf("\n$ ltspctl %s %s\n%s", args[0], args[1], out)
 	}
+	return nil
+}
+
+// printCtl runs ltspctl and shows what it prints.
+func printCtl(ctx context.Context, s *school.School, args ...string) error {
+	out, err := s.Ctl(ctx, args...)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n$ ltspctl %s\n%s", strings.Join(args, " "), out)
 	return nil
 }
 

@@ -54,6 +54,7 @@ type ClientInfo struct {
 		State     string   `json:"state"`
 		Reasons   []string `json:"reasons"`
 		Version   string   `json:"version"`
+		Digest    string   `json:"digest"`
 		Hostname  string   `json:"hostname"`
 		Address   string   `json:"address"`
 		Satellite string   `json:"satellite"`

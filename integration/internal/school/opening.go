@@ -10,6 +10,7 @@ import (
 type Opening struct {
 	SubnetFlags []string // of `ltspctl subnet create`; nil: authoritative with a range
 	Satellite   string   // name of the first satellite; empty: sat1
+	Line        bool     // the satellite reaches its controller through School.Uplink
 }
 
 // took is how long a step of Open lasted.
@@ -42,7 +43,7 @@ func (s *School) Open(ctx context.Context, o Opening) error {
 		{"subnet " + Subnet + ": " + SubnetCIDR, func() error {
 			return s.Do(ctx, append([]string{"subnet", "create", Subnet, "--site", Site, "--cidr", SubnetCIDR}, o.SubnetFlags...)...)
 		}},
-		{"satellite " + o.Satellite + ": joining by a token", func() error { return s.AddSatellite(ctx, o.Satellite, "10.77.0.11/24", "192.168.67.1/24") }},
+		{"satellite " + o.Satellite + ": joining by a token", func() error { return s.joinFirst(ctx, o) }},
 		{"satellite " + o.Satellite + ": starting", func() error { return s.StartSatellite(ctx, o.Satellite) }},
 		{"image " + ImageName + ": publishing", func() error { return s.Publish(ctx, image) }},
 		{"satellite " + o.Satellite + ": waiting until it has the image verified", func() error { return s.AwaitVerified(ctx, o.Satellite, 1) }},
@@ -56,6 +57,16 @@ func (s *School) Open(ctx context.Context, o Opening) error {
 		s.took = append(s.took, took{step.say, time.Since(began)})
 	}
 	return nil
+}
+
+func (s *School) joinFirst(ctx context.Context, o Opening) (err error) {
+	j := Joining{Name: o.Satellite, WAN: "10.77.0.11/24", LAN: "192.168.67.1/24"}
+	if o.Line {
+		if s.Uplink, j.Controller, err = s.Line(ctx, "line", "10.77.0.3/24", 0); err != nil {
+			return err
+		}
+	}
+	return s.Join(ctx, j)
 }
 
 // Do runs ltspctl and drops what it printed.

@@ -10,18 +10,37 @@ import (
 
 // Published is what `ltspctl image publish -o json` says, as far as tests look.
 type Published struct {
-	Image   string `json:"image"`
-	Version struct {
-		Number     uint64 `json:"number"`
-		ID         string `json:"id"`
-		Digest     string `json:"digest"`
-		SHA256     string `json:"sha256"`
-		SizeBytes  uint64 `json:"size_bytes"`
-		TotalBytes uint64 `json:"total_bytes"`
-	} `json:"version"`
-	Created   bool   `json:"created"`
-	SentBytes uint64 `json:"sent_bytes"` // bytes of chunks that the controller lacked
-	Bytes     uint64 `json:"bytes"`      // bytes of all chunks, each once
+	Image     string  `json:"image"`
+	Version   Version `json:"version"`
+	Created   bool    `json:"created"`
+	SentBytes uint64  `json:"sent_bytes"` // bytes of chunks that the controller lacked
+	Bytes     uint64  `json:"bytes"`      // bytes of all chunks, each once
+}
+
+// Version is what ltspctl says of a version, as far as tests look.
+type Version struct {
+	Number     uint64 `json:"number"`
+	ID         string `json:"id"`
+	Digest     string `json:"digest"`
+	SHA256     string `json:"sha256"`
+	SizeBytes  uint64 `json:"size_bytes"`
+	TotalBytes uint64 `json:"total_bytes"`
+}
+
+// Version is what the controller knows of a version of the image.
+func (s *School) Version(ctx context.Context, number uint64) (Version, error) {
+	var image struct {
+		Versions []Version `json:"versions"`
+	}
+	if err := s.CtlJSON(ctx, &image, "image", "show", ImageName); err != nil {
+		return Version{}, err
+	}
+	for _, v := range image.Versions {
+		if v.Number == number {
+			return v, nil
+		}
+	}
+	return Version{}, fmt.Errorf("image %s has no version %d", ImageName, number)
 }
 
 // ExportName is the NBD export of the version.

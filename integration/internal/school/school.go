@@ -43,6 +43,7 @@ type School struct {
 	Lab      *testnet.Lab
 	Rack     *testvm.Rack
 	WAN, LAN *testnet.Bridge
+	Uplink   *testnet.Relay // of the first satellite; nil without Opening.Line
 
 	life       context.Context // of daemons and machines: New's, because they outlive the call that starts them
 	controller *testnet.Host

@@ -28,9 +28,10 @@ type Synthetic struct {
 	Text bool
 	// Edition is how often the text was edited; the editions of one seed and size belong to one image.
 	Edition int
-	// Fresh is how many bytes without a pattern each edition adds, so that its delta has some length.
-	Fresh      int64
-	Compressor string // of mksquashfs: zstd (if empty), gzip, xz, lz4, lzo
+	// Ballast is how many bytes without a pattern stay the same in all editions. Fresh is how many are in one edition only: about what the
+	// delta to it has.
+	Ballast, Fresh int64
+	Compressor     string // of mksquashfs: zstd (if empty), gzip, xz, lz4, lzo
 }
 
 // MakeImage packs a synthetic image into the file to, by mksquashfs.

@@ -77,19 +77,24 @@ func (o Synthetic) edit(text []byte, i, e int, words [][]byte) []byte {
 	return text
 }
 
-// writeFresh adds the noise of each edition in files of up to 256 KiB that lie behind those of the text.
+// writeFresh writes the noise that no edition changes before the text, and that of the present edition behind it, in files of up to 256 KiB.
 func (o Synthetic) writeFresh(tree string) error {
-	for e := 1; e <= o.Edition; e++ {
-		var seed [32]byte
-		copy(seed[:], fmt.Sprintf("%d/%d", o.Seed, e))
-		noise := rand.NewChaCha8(seed)
-		for i, left := 0, o.Fresh; left > 0; i++ {
-			data := make([]byte, min(left, 256<<10))
-			left -= int64(len(data))
-			_, _ = noise.Read(data) // it never fails
-			if err := writeFile(tree, fmt.Sprintf("usr/share/text/fresh%d-%04d", e, i), data); err != nil {
-				return err
-			}
+	if err := writeNoiseFiles(tree, "usr/share/ballast/", fmt.Sprintf("%d", o.Seed), o.Ballast); err != nil || o.Edition == 0 {
+		return err
+	}
+	return writeNoiseFiles(tree, fmt.Sprintf("usr/share/text/fresh%d-", o.Edition), fmt.Sprintf("%d/%d", o.Seed, o.Edition), o.Fresh)
+}
+
+func writeNoiseFiles(tree, prefix, seed string, left int64) error {
+	var key [32]byte
+	copy(key[:], seed)
+	noise := rand.NewChaCha8(key)
+	for i := 0; left > 0; i++ {
+		data := make([]byte, min(left, 256<<10))
+		left -= int64(len(data))
+		_, _ = noise.Read(data) // it never fails
+		if err := writeFile(tree, fmt.Sprintf("%s%04d", prefix, i), data); err != nil {
+			return err
 		}
 	}
 	return nil
