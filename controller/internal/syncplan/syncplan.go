@@ -72,6 +72,7 @@ type choice struct {
 	wait  bool // not ready yet
 	make  bool // nobody has asked for it
 	begun bool
+	cpu   bool // recompression takes longer than the line
 	name  string
 }
 
@@ -133,9 +134,10 @@ func (in Input) anyDelta() bool {
 }
 
 func (in Input) delta(d Delta) choice {
-	expected := max(seconds(d.Bytes, in.Link), seconds(d.Raw, in.Recompress))
+	line, cpu := seconds(d.Bytes, in.Link), seconds(d.Raw, in.Recompress)
+	expected := max(line, cpu)
 	c := choice{
-		SyncOption: fleet.SyncOption{Method: fleet.SyncDelta, Base: d.Base, WireBytes: d.Bytes}, name: d.BaseName, begun: d.Begun,
+		SyncOption: fleet.SyncOption{Method: fleet.SyncDelta, Base: d.Base, WireBytes: d.Bytes}, name: d.BaseName, begun: d.Begun, cpu: cpu > line,
 		wait: d.Readiness != Ready, make: d.Readiness == Possible,
 	}
 	switch {
@@ -178,7 +180,11 @@ func pick(all []choice) choice {
 }
 
 func (in Input) reason(best choice, all []choice) string {
-	what := fmt.Sprintf("%s in about %s at %s", bytesText(best.WireBytes), round(time.Duration(best.Expected)), rateText(in.Link))
+	pace := "at " + rateText(in.Link)
+	if best.cpu {
+		pace = fmt.Sprintf("recompressing %s a second", bytesText(in.Recompress))
+	}
+	what := fmt.Sprintf("%s in about %s %s", bytesText(best.WireBytes), round(time.Duration(best.Expected)), pace)
 	switch {
 	case best.Method == fleet.SyncDelta && best.begun:
 		return fmt.Sprintf("delta from %s, which was begun: %s", best.name, what)

@@ -63,7 +63,7 @@ func TestDecide(t *testing.T) {
 			fleet.SyncDelta, 1_700_000, 21750 * time.Millisecond, "delta from lab@4", manifest.ID{}},
 		{"policy: delta without a base", func(in *syncplan.Input) { in.Policy, in.Deltas = fleet.SyncDelta, nil },
 			fleet.SyncChunks, 29 * mega, 23200 * time.Millisecond, "chunks", manifest.ID{}},
-		{"nothing measured", func(in *syncplan.Input) { in.Link, in.Recompress = 0, 0 }, fleet.SyncDelta, 1_700_000, 13828 * time.Millisecond, "10.2 Mbit/s", manifest.ID{}},
+		{"nothing measured", func(in *syncplan.Input) { in.Link, in.Recompress = 0, 0 }, fleet.SyncDelta, 1_700_000, 13828 * time.Millisecond, "recompressing 6.3 MB a second", manifest.ID{}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
