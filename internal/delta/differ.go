@@ -14,8 +14,12 @@ import (
 const (
 	// maxBases is how many old files a new one is compared with.
 	maxBases = 3
-	// maxReference bounds the old content that a piece is compared with; of longer files a window is taken.
-	maxReference = 192 << 20
+	// maxReference bounds the old content that a piece is compared with; of longer files a window is taken, which moves in
+	// steps, so that the pieces of a long file can share its index.
+	maxReference = 64 << 20
+	windowStep   = 16 << 20
+	// maxStreamReference bounds it for the plaintext of a stream: an initrd's is one piece.
+	maxStreamReference = 192 << 20
 	// indexCost is the memory that the index takes per byte of a reference, while it is not limited.
 	indexCost = 5
 )
@@ -130,7 +134,7 @@ func (d *differ) bases(s *shape, p *piece, n int64) []extent {
 // streamBases gives the plaintexts of all declared streams of the old files that a file resembles.
 func (d *differ) streamBases(f *sqmeta.File) []extent {
 	var out []extent
-	left := int64(maxReference)
+	left := int64(maxStreamReference)
 	for _, b := range d.pairs.Bases(f.Paths, f.Size, maxBases) {
 		lo, hi := d.space.expansionsOf(b)
 		for i := lo; i < hi; i++ {
@@ -150,7 +154,7 @@ func window(size, off, n, total, limit int64) extent {
 	}
 	middle := int64(float64(off+n/2) / float64(max(total, 1)) * float64(size))
 	start := min(max(0, middle-limit/2), size-limit)
-	return extent{start &^ (1<<20 - 1), limit}
+	return extent{start &^ (windowStep - 1), limit}
 }
 
 // reference reads and indexes old content, or finds it in the cache.
