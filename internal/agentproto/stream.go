@@ -74,7 +74,10 @@ func (w *Writer) Write(m Message) error {
 
 func (m *Message) fields() int {
 	n := 0
-	for _, set := range []bool{m.Hello != nil, m.Report != nil, m.Failure != nil, m.Ack != nil} {
+	for _, set := range []bool{
+		m.Hello != nil, m.Report != nil, m.Failure != nil, m.Result != nil, m.Event != nil, m.Fetch != nil,
+		m.Ack != nil, m.Notice != nil, m.Command != nil, m.Blob != nil,
+	} {
 		if set {
 			n++
 		}

@@ -34,10 +34,13 @@ type Site struct {
 	Boot    *v1.BootPolicy         `protobuf:"bytes,4,opt,name=boot,proto3" json:"boot,omitempty"`
 	Created *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created,proto3" json:"created,omitempty"`
 	// Grows with each change. An update that carries another revision than 0 or the present one is refused.
-	Revision      uint64             `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	Satellites    uint32             `protobuf:"varint,7,opt,name=satellites,proto3" json:"satellites,omitempty"`
-	Clients       uint32             `protobuf:"varint,8,opt,name=clients,proto3" json:"clients,omitempty"`
-	Transfer      *v1.TransferPolicy `protobuf:"bytes,9,opt,name=transfer,proto3" json:"transfer,omitempty"`
+	Revision   uint64             `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	Satellites uint32             `protobuf:"varint,7,opt,name=satellites,proto3" json:"satellites,omitempty"`
+	Clients    uint32             `protobuf:"varint,8,opt,name=clients,proto3" json:"clients,omitempty"`
+	Transfer   *v1.TransferPolicy `protobuf:"bytes,9,opt,name=transfer,proto3" json:"transfer,omitempty"`
+	LoginHost  *v1.LoginHost      `protobuf:"bytes,10,opt,name=login_host,json=loginHost,proto3" json:"login_host,omitempty"`
+	// Whether "ltspctl client run" may run programs on the site's clients.
+	AllowRun      bool `protobuf:"varint,11,opt,name=allow_run,json=allowRun,proto3" json:"allow_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -133,6 +136,20 @@ func (x *Site) GetTransfer() *v1.TransferPolicy {
 		return x.Transfer
 	}
 	return nil
+}
+
+func (x *Site) GetLoginHost() *v1.LoginHost {
+	if x != nil {
+		return x.LoginHost
+	}
+	return nil
+}
+
+func (x *Site) GetAllowRun() bool {
+	if x != nil {
+		return x.AllowRun
+	}
+	return false
 }
 
 type CreateSiteRequest struct {
@@ -1402,6 +1419,369 @@ func (*DeleteSatelliteResponse) Descriptor() ([]byte, []int) {
 	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{28}
 }
 
+type CommandClientsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// MAC addresses or names; none: all of the site, or of its room.
+	Clients []string `protobuf:"bytes,1,rep,name=clients,proto3" json:"clients,omitempty"`
+	Site    string   `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	Room    string   `protobuf:"bytes,3,opt,name=room,proto3" json:"room,omitempty"`
+	// reboot, poweroff, message, logs, run or wake.
+	Kind string   `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
+	Args []string `protobuf:"bytes,5,rep,name=args,proto3" json:"args,omitempty"`
+	Text string   `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	// 1 s to 10 min; unset means 30 s.
+	Timeout       *durationpb.Duration `protobuf:"bytes,7,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommandClientsRequest) Reset() {
+	*x = CommandClientsRequest{}
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommandClientsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommandClientsRequest) ProtoMessage() {}
+
+func (x *CommandClientsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommandClientsRequest.ProtoReflect.Descriptor instead.
+func (*CommandClientsRequest) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CommandClientsRequest) GetClients() []string {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *CommandClientsRequest) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *CommandClientsRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *CommandClientsRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *CommandClientsRequest) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *CommandClientsRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *CommandClientsRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type CommandClientsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mac   string                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty if the command did what it should.
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Output        string `protobuf:"bytes,4,opt,name=output,proto3" json:"output,omitempty"`
+	Exit          int32  `protobuf:"varint,5,opt,name=exit,proto3" json:"exit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommandClientsResponse) Reset() {
+	*x = CommandClientsResponse{}
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommandClientsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommandClientsResponse) ProtoMessage() {}
+
+func (x *CommandClientsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommandClientsResponse.ProtoReflect.Descriptor instead.
+func (*CommandClientsResponse) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CommandClientsResponse) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *CommandClientsResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CommandClientsResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *CommandClientsResponse) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+func (x *CommandClientsResponse) GetExit() int32 {
+	if x != nil {
+		return x.Exit
+	}
+	return 0
+}
+
+type ListClientEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// MAC address, or a name that is unique; empty: all.
+	Client string `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Site   string `protobuf:"bytes,2,opt,name=site,proto3" json:"site,omitempty"`
+	// 1 to 1000; 0 means 100.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClientEventsRequest) Reset() {
+	*x = ListClientEventsRequest{}
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientEventsRequest) ProtoMessage() {}
+
+func (x *ListClientEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListClientEventsRequest) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ListClientEventsRequest) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *ListClientEventsRequest) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *ListClientEventsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ListClientEventsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Events        []*ClientEvent         `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClientEventsResponse) Reset() {
+	*x = ListClientEventsResponse{}
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClientEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClientEventsResponse) ProtoMessage() {}
+
+func (x *ListClientEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClientEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListClientEventsResponse) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListClientEventsResponse) GetEvents() []*ClientEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+type ClientEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Site  string                 `protobuf:"bytes,1,opt,name=site,proto3" json:"site,omitempty"`
+	Mac   string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	Name  string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	// login-host, host-key, remoteapp or policy.
+	Kind          string `protobuf:"bytes,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	Text          string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientEvent) Reset() {
+	*x = ClientEvent{}
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientEvent) ProtoMessage() {}
+
+func (x *ClientEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientEvent.ProtoReflect.Descriptor instead.
+func (*ClientEvent) Descriptor() ([]byte, []int) {
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ClientEvent) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *ClientEvent) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *ClientEvent) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ClientEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ClientEvent) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ClientEvent) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type Client struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Site  string                 `protobuf:"bytes,1,opt,name=site,proto3" json:"site,omitempty"`
@@ -1416,7 +1796,7 @@ type Client struct {
 
 func (x *Client) Reset() {
 	*x = Client{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[29]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1808,7 @@ func (x *Client) String() string {
 func (*Client) ProtoMessage() {}
 
 func (x *Client) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[29]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1821,7 @@ func (x *Client) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Client.ProtoReflect.Descriptor instead.
 func (*Client) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{29}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Client) GetSite() string {
@@ -1481,7 +1861,7 @@ type ListClientsRequest struct {
 
 func (x *ListClientsRequest) Reset() {
 	*x = ListClientsRequest{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[30]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1873,7 @@ func (x *ListClientsRequest) String() string {
 func (*ListClientsRequest) ProtoMessage() {}
 
 func (x *ListClientsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[30]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1886,7 @@ func (x *ListClientsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClientsRequest.ProtoReflect.Descriptor instead.
 func (*ListClientsRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{30}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListClientsRequest) GetSite() string {
@@ -1525,7 +1905,7 @@ type ListClientsResponse struct {
 
 func (x *ListClientsResponse) Reset() {
 	*x = ListClientsResponse{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[31]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1917,7 @@ func (x *ListClientsResponse) String() string {
 func (*ListClientsResponse) ProtoMessage() {}
 
 func (x *ListClientsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[31]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1930,7 @@ func (x *ListClientsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClientsResponse.ProtoReflect.Descriptor instead.
 func (*ListClientsResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{31}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListClientsResponse) GetClients() []*Client {
@@ -1570,7 +1950,7 @@ type GetClientRequest struct {
 
 func (x *GetClientRequest) Reset() {
 	*x = GetClientRequest{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[32]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1962,7 @@ func (x *GetClientRequest) String() string {
 func (*GetClientRequest) ProtoMessage() {}
 
 func (x *GetClientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[32]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1975,7 @@ func (x *GetClientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClientRequest.ProtoReflect.Descriptor instead.
 func (*GetClientRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{32}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetClientRequest) GetClient() string {
@@ -1614,7 +1994,7 @@ type GetClientResponse struct {
 
 func (x *GetClientResponse) Reset() {
 	*x = GetClientResponse{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[33]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +2006,7 @@ func (x *GetClientResponse) String() string {
 func (*GetClientResponse) ProtoMessage() {}
 
 func (x *GetClientResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[33]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +2019,7 @@ func (x *GetClientResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClientResponse.ProtoReflect.Descriptor instead.
 func (*GetClientResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{33}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetClientResponse) GetClient() *Client {
@@ -1661,7 +2041,7 @@ type SetClientRequest struct {
 
 func (x *SetClientRequest) Reset() {
 	*x = SetClientRequest{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[34]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +2053,7 @@ func (x *SetClientRequest) String() string {
 func (*SetClientRequest) ProtoMessage() {}
 
 func (x *SetClientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[34]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +2066,7 @@ func (x *SetClientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetClientRequest.ProtoReflect.Descriptor instead.
 func (*SetClientRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{34}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetClientRequest) GetSite() string {
@@ -1719,7 +2099,7 @@ type SetClientResponse struct {
 
 func (x *SetClientResponse) Reset() {
 	*x = SetClientResponse{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[35]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +2111,7 @@ func (x *SetClientResponse) String() string {
 func (*SetClientResponse) ProtoMessage() {}
 
 func (x *SetClientResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[35]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +2124,7 @@ func (x *SetClientResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetClientResponse.ProtoReflect.Descriptor instead.
 func (*SetClientResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{35}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetClientResponse) GetClient() *Client {
@@ -1763,7 +2143,7 @@ type DeleteClientRequest struct {
 
 func (x *DeleteClientRequest) Reset() {
 	*x = DeleteClientRequest{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[36]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +2155,7 @@ func (x *DeleteClientRequest) String() string {
 func (*DeleteClientRequest) ProtoMessage() {}
 
 func (x *DeleteClientRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[36]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +2168,7 @@ func (x *DeleteClientRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClientRequest.ProtoReflect.Descriptor instead.
 func (*DeleteClientRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{36}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeleteClientRequest) GetMac() string {
@@ -1806,7 +2186,7 @@ type DeleteClientResponse struct {
 
 func (x *DeleteClientResponse) Reset() {
 	*x = DeleteClientResponse{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[37]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +2198,7 @@ func (x *DeleteClientResponse) String() string {
 func (*DeleteClientResponse) ProtoMessage() {}
 
 func (x *DeleteClientResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[37]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +2211,7 @@ func (x *DeleteClientResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClientResponse.ProtoReflect.Descriptor instead.
 func (*DeleteClientResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{37}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{42}
 }
 
 type Token struct {
@@ -1852,7 +2232,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[38]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +2244,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[38]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +2257,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{38}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Token) GetId() string {
@@ -1949,7 +2329,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[39]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2341,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[39]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2354,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{39}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateTokenRequest) GetSite() string {
@@ -2009,7 +2389,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[40]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2401,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[40]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2414,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{40}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateTokenResponse) GetSecret() string {
@@ -2059,7 +2439,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[41]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2451,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[41]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2464,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{41}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{46}
 }
 
 type ListTokensResponse struct {
@@ -2096,7 +2476,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[42]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2488,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[42]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2501,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{42}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -2140,7 +2520,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[43]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2532,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[43]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2545,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{43}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -2183,7 +2563,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[44]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2195,7 +2575,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[44]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2208,7 +2588,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{44}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{49}
 }
 
 type AuditEntry struct {
@@ -2231,7 +2611,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[45]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2243,7 +2623,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[45]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2256,7 +2636,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{45}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AuditEntry) GetSequence() uint64 {
@@ -2329,7 +2709,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[46]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2721,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[46]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2734,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{46}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListAuditRequest) GetBefore() uint64 {
@@ -2387,7 +2767,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[47]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2779,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[47]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2792,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{47}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -2430,7 +2810,7 @@ type GetVersionRequest struct {
 
 func (x *GetVersionRequest) Reset() {
 	*x = GetVersionRequest{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[48]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +2822,7 @@ func (x *GetVersionRequest) String() string {
 func (*GetVersionRequest) ProtoMessage() {}
 
 func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[48]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +2835,7 @@ func (x *GetVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionRequest.ProtoReflect.Descriptor instead.
 func (*GetVersionRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{48}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{53}
 }
 
 type GetVersionResponse struct {
@@ -2468,7 +2848,7 @@ type GetVersionResponse struct {
 
 func (x *GetVersionResponse) Reset() {
 	*x = GetVersionResponse{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[49]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2860,7 @@ func (x *GetVersionResponse) String() string {
 func (*GetVersionResponse) ProtoMessage() {}
 
 func (x *GetVersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[49]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2873,7 @@ func (x *GetVersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVersionResponse.ProtoReflect.Descriptor instead.
 func (*GetVersionResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{49}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetVersionResponse) GetBuild() string {
@@ -2519,7 +2899,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[50]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +2911,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[50]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +2924,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{50}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *WatchRequest) GetKinds() []string {
@@ -2563,7 +2943,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[51]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2955,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[51]
+	mi := &file_ltsp_admin_v1_fleet_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2968,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{51}
+	return file_ltsp_admin_v1_fleet_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *WatchResponse) GetKinds() []string {
@@ -2602,7 +2982,7 @@ var File_ltsp_admin_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_ltsp_admin_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x19ltsp/admin/v1/fleet.proto\x12\rltsp.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!ltsp/satellite/v1/satellite.proto\"\xd2\x02\n" +
+	"\x19ltsp/admin/v1/fleet.proto\x12\rltsp.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!ltsp/satellite/v1/satellite.proto\"\xac\x03\n" +
 	"\x04Site\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x16\n" +
@@ -2614,7 +2994,11 @@ const file_ltsp_admin_v1_fleet_proto_rawDesc = "" +
 	"satellites\x18\a \x01(\rR\n" +
 	"satellites\x12\x18\n" +
 	"\aclients\x18\b \x01(\rR\aclients\x12=\n" +
-	"\btransfer\x18\t \x01(\v2!.ltsp.satellite.v1.TransferPolicyR\btransfer\"<\n" +
+	"\btransfer\x18\t \x01(\v2!.ltsp.satellite.v1.TransferPolicyR\btransfer\x12;\n" +
+	"\n" +
+	"login_host\x18\n" +
+	" \x01(\v2\x1c.ltsp.satellite.v1.LoginHostR\tloginHost\x12\x1b\n" +
+	"\tallow_run\x18\v \x01(\bR\ballowRun\"<\n" +
 	"\x11CreateSiteRequest\x12'\n" +
 	"\x04site\x18\x01 \x01(\v2\x13.ltsp.admin.v1.SiteR\x04site\"=\n" +
 	"\x12CreateSiteResponse\x12'\n" +
@@ -2676,7 +3060,34 @@ const file_ltsp_admin_v1_fleet_proto_rawDesc = "" +
 	"\x17RevokeSatelliteResponse\",\n" +
 	"\x16DeleteSatelliteRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x19\n" +
-	"\x17DeleteSatelliteResponse\"\xa4\x01\n" +
+	"\x17DeleteSatelliteResponse\"\xca\x01\n" +
+	"\x15CommandClientsRequest\x12\x18\n" +
+	"\aclients\x18\x01 \x03(\tR\aclients\x12\x12\n" +
+	"\x04site\x18\x02 \x01(\tR\x04site\x12\x12\n" +
+	"\x04room\x18\x03 \x01(\tR\x04room\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04args\x18\x05 \x03(\tR\x04args\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\x123\n" +
+	"\atimeout\x18\a \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x80\x01\n" +
+	"\x16CommandClientsResponse\x12\x10\n" +
+	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x16\n" +
+	"\x06output\x18\x04 \x01(\tR\x06output\x12\x12\n" +
+	"\x04exit\x18\x05 \x01(\x05R\x04exit\"[\n" +
+	"\x17ListClientEventsRequest\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
+	"\x04site\x18\x02 \x01(\tR\x04site\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"N\n" +
+	"\x18ListClientEventsResponse\x122\n" +
+	"\x06events\x18\x01 \x03(\v2\x1a.ltsp.admin.v1.ClientEventR\x06events\"\x9f\x01\n" +
+	"\vClientEvent\x12\x12\n" +
+	"\x04site\x18\x01 \x01(\tR\x04site\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\"\xa4\x01\n" +
 	"\x06Client\x12\x12\n" +
 	"\x04site\x18\x01 \x01(\tR\x04site\x121\n" +
 	"\x06config\x18\x02 \x01(\v2\x19.ltsp.satellite.v1.ClientR\x06config\x127\n" +
@@ -2764,12 +3175,14 @@ const file_ltsp_admin_v1_fleet_proto_rawDesc = "" +
 	"\x0eListSatellites\x12$.ltsp.admin.v1.ListSatellitesRequest\x1a%.ltsp.admin.v1.ListSatellitesResponse\x12W\n" +
 	"\fGetSatellite\x12\".ltsp.admin.v1.GetSatelliteRequest\x1a#.ltsp.admin.v1.GetSatelliteResponse\x12`\n" +
 	"\x0fRevokeSatellite\x12%.ltsp.admin.v1.RevokeSatelliteRequest\x1a&.ltsp.admin.v1.RevokeSatelliteResponse\x12`\n" +
-	"\x0fDeleteSatellite\x12%.ltsp.admin.v1.DeleteSatelliteRequest\x1a&.ltsp.admin.v1.DeleteSatelliteResponse2\xde\x02\n" +
+	"\x0fDeleteSatellite\x12%.ltsp.admin.v1.DeleteSatelliteRequest\x1a&.ltsp.admin.v1.DeleteSatelliteResponse2\xa4\x04\n" +
 	"\rClientService\x12T\n" +
 	"\vListClients\x12!.ltsp.admin.v1.ListClientsRequest\x1a\".ltsp.admin.v1.ListClientsResponse\x12N\n" +
 	"\tGetClient\x12\x1f.ltsp.admin.v1.GetClientRequest\x1a .ltsp.admin.v1.GetClientResponse\x12N\n" +
 	"\tSetClient\x12\x1f.ltsp.admin.v1.SetClientRequest\x1a .ltsp.admin.v1.SetClientResponse\x12W\n" +
-	"\fDeleteClient\x12\".ltsp.admin.v1.DeleteClientRequest\x1a#.ltsp.admin.v1.DeleteClientResponse2\x8d\x02\n" +
+	"\fDeleteClient\x12\".ltsp.admin.v1.DeleteClientRequest\x1a#.ltsp.admin.v1.DeleteClientResponse\x12_\n" +
+	"\x0eCommandClients\x12$.ltsp.admin.v1.CommandClientsRequest\x1a%.ltsp.admin.v1.CommandClientsResponse0\x01\x12c\n" +
+	"\x10ListClientEvents\x12&.ltsp.admin.v1.ListClientEventsRequest\x1a'.ltsp.admin.v1.ListClientEventsResponse2\x8d\x02\n" +
 	"\fTokenService\x12T\n" +
 	"\vCreateToken\x12!.ltsp.admin.v1.CreateTokenRequest\x1a\".ltsp.admin.v1.CreateTokenResponse\x12Q\n" +
 	"\n" +
@@ -2794,156 +3207,170 @@ func file_ltsp_admin_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_ltsp_admin_v1_fleet_proto_rawDescData
 }
 
-var file_ltsp_admin_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_ltsp_admin_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_ltsp_admin_v1_fleet_proto_goTypes = []any{
-	(*Site)(nil),                    // 0: ltsp.admin.v1.Site
-	(*CreateSiteRequest)(nil),       // 1: ltsp.admin.v1.CreateSiteRequest
-	(*CreateSiteResponse)(nil),      // 2: ltsp.admin.v1.CreateSiteResponse
-	(*UpdateSiteRequest)(nil),       // 3: ltsp.admin.v1.UpdateSiteRequest
-	(*UpdateSiteResponse)(nil),      // 4: ltsp.admin.v1.UpdateSiteResponse
-	(*ListSitesRequest)(nil),        // 5: ltsp.admin.v1.ListSitesRequest
-	(*ListSitesResponse)(nil),       // 6: ltsp.admin.v1.ListSitesResponse
-	(*GetSiteRequest)(nil),          // 7: ltsp.admin.v1.GetSiteRequest
-	(*GetSiteResponse)(nil),         // 8: ltsp.admin.v1.GetSiteResponse
-	(*DeleteSiteRequest)(nil),       // 9: ltsp.admin.v1.DeleteSiteRequest
-	(*DeleteSiteResponse)(nil),      // 10: ltsp.admin.v1.DeleteSiteResponse
-	(*Subnet)(nil),                  // 11: ltsp.admin.v1.Subnet
-	(*CreateSubnetRequest)(nil),     // 12: ltsp.admin.v1.CreateSubnetRequest
-	(*CreateSubnetResponse)(nil),    // 13: ltsp.admin.v1.CreateSubnetResponse
-	(*UpdateSubnetRequest)(nil),     // 14: ltsp.admin.v1.UpdateSubnetRequest
-	(*UpdateSubnetResponse)(nil),    // 15: ltsp.admin.v1.UpdateSubnetResponse
-	(*ListSubnetsRequest)(nil),      // 16: ltsp.admin.v1.ListSubnetsRequest
-	(*ListSubnetsResponse)(nil),     // 17: ltsp.admin.v1.ListSubnetsResponse
-	(*DeleteSubnetRequest)(nil),     // 18: ltsp.admin.v1.DeleteSubnetRequest
-	(*DeleteSubnetResponse)(nil),    // 19: ltsp.admin.v1.DeleteSubnetResponse
-	(*Satellite)(nil),               // 20: ltsp.admin.v1.Satellite
-	(*ListSatellitesRequest)(nil),   // 21: ltsp.admin.v1.ListSatellitesRequest
-	(*ListSatellitesResponse)(nil),  // 22: ltsp.admin.v1.ListSatellitesResponse
-	(*GetSatelliteRequest)(nil),     // 23: ltsp.admin.v1.GetSatelliteRequest
-	(*GetSatelliteResponse)(nil),    // 24: ltsp.admin.v1.GetSatelliteResponse
-	(*RevokeSatelliteRequest)(nil),  // 25: ltsp.admin.v1.RevokeSatelliteRequest
-	(*RevokeSatelliteResponse)(nil), // 26: ltsp.admin.v1.RevokeSatelliteResponse
-	(*DeleteSatelliteRequest)(nil),  // 27: ltsp.admin.v1.DeleteSatelliteRequest
-	(*DeleteSatelliteResponse)(nil), // 28: ltsp.admin.v1.DeleteSatelliteResponse
-	(*Client)(nil),                  // 29: ltsp.admin.v1.Client
-	(*ListClientsRequest)(nil),      // 30: ltsp.admin.v1.ListClientsRequest
-	(*ListClientsResponse)(nil),     // 31: ltsp.admin.v1.ListClientsResponse
-	(*GetClientRequest)(nil),        // 32: ltsp.admin.v1.GetClientRequest
-	(*GetClientResponse)(nil),       // 33: ltsp.admin.v1.GetClientResponse
-	(*SetClientRequest)(nil),        // 34: ltsp.admin.v1.SetClientRequest
-	(*SetClientResponse)(nil),       // 35: ltsp.admin.v1.SetClientResponse
-	(*DeleteClientRequest)(nil),     // 36: ltsp.admin.v1.DeleteClientRequest
-	(*DeleteClientResponse)(nil),    // 37: ltsp.admin.v1.DeleteClientResponse
-	(*Token)(nil),                   // 38: ltsp.admin.v1.Token
-	(*CreateTokenRequest)(nil),      // 39: ltsp.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),     // 40: ltsp.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),       // 41: ltsp.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),      // 42: ltsp.admin.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),      // 43: ltsp.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),     // 44: ltsp.admin.v1.RevokeTokenResponse
-	(*AuditEntry)(nil),              // 45: ltsp.admin.v1.AuditEntry
-	(*ListAuditRequest)(nil),        // 46: ltsp.admin.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),       // 47: ltsp.admin.v1.ListAuditResponse
-	(*GetVersionRequest)(nil),       // 48: ltsp.admin.v1.GetVersionRequest
-	(*GetVersionResponse)(nil),      // 49: ltsp.admin.v1.GetVersionResponse
-	(*WatchRequest)(nil),            // 50: ltsp.admin.v1.WatchRequest
-	(*WatchResponse)(nil),           // 51: ltsp.admin.v1.WatchResponse
-	(*v1.BootPolicy)(nil),           // 52: ltsp.satellite.v1.BootPolicy
-	(*timestamppb.Timestamp)(nil),   // 53: google.protobuf.Timestamp
-	(*v1.TransferPolicy)(nil),       // 54: ltsp.satellite.v1.TransferPolicy
-	(*v1.Subnet)(nil),               // 55: ltsp.satellite.v1.Subnet
-	(*v1.StatusReport)(nil),         // 56: ltsp.satellite.v1.StatusReport
-	(*v1.Client)(nil),               // 57: ltsp.satellite.v1.Client
-	(*v1.ClientReport)(nil),         // 58: ltsp.satellite.v1.ClientReport
-	(*durationpb.Duration)(nil),     // 59: google.protobuf.Duration
+	(*Site)(nil),                     // 0: ltsp.admin.v1.Site
+	(*CreateSiteRequest)(nil),        // 1: ltsp.admin.v1.CreateSiteRequest
+	(*CreateSiteResponse)(nil),       // 2: ltsp.admin.v1.CreateSiteResponse
+	(*UpdateSiteRequest)(nil),        // 3: ltsp.admin.v1.UpdateSiteRequest
+	(*UpdateSiteResponse)(nil),       // 4: ltsp.admin.v1.UpdateSiteResponse
+	(*ListSitesRequest)(nil),         // 5: ltsp.admin.v1.ListSitesRequest
+	(*ListSitesResponse)(nil),        // 6: ltsp.admin.v1.ListSitesResponse
+	(*GetSiteRequest)(nil),           // 7: ltsp.admin.v1.GetSiteRequest
+	(*GetSiteResponse)(nil),          // 8: ltsp.admin.v1.GetSiteResponse
+	(*DeleteSiteRequest)(nil),        // 9: ltsp.admin.v1.DeleteSiteRequest
+	(*DeleteSiteResponse)(nil),       // 10: ltsp.admin.v1.DeleteSiteResponse
+	(*Subnet)(nil),                   // 11: ltsp.admin.v1.Subnet
+	(*CreateSubnetRequest)(nil),      // 12: ltsp.admin.v1.CreateSubnetRequest
+	(*CreateSubnetResponse)(nil),     // 13: ltsp.admin.v1.CreateSubnetResponse
+	(*UpdateSubnetRequest)(nil),      // 14: ltsp.admin.v1.UpdateSubnetRequest
+	(*UpdateSubnetResponse)(nil),     // 15: ltsp.admin.v1.UpdateSubnetResponse
+	(*ListSubnetsRequest)(nil),       // 16: ltsp.admin.v1.ListSubnetsRequest
+	(*ListSubnetsResponse)(nil),      // 17: ltsp.admin.v1.ListSubnetsResponse
+	(*DeleteSubnetRequest)(nil),      // 18: ltsp.admin.v1.DeleteSubnetRequest
+	(*DeleteSubnetResponse)(nil),     // 19: ltsp.admin.v1.DeleteSubnetResponse
+	(*Satellite)(nil),                // 20: ltsp.admin.v1.Satellite
+	(*ListSatellitesRequest)(nil),    // 21: ltsp.admin.v1.ListSatellitesRequest
+	(*ListSatellitesResponse)(nil),   // 22: ltsp.admin.v1.ListSatellitesResponse
+	(*GetSatelliteRequest)(nil),      // 23: ltsp.admin.v1.GetSatelliteRequest
+	(*GetSatelliteResponse)(nil),     // 24: ltsp.admin.v1.GetSatelliteResponse
+	(*RevokeSatelliteRequest)(nil),   // 25: ltsp.admin.v1.RevokeSatelliteRequest
+	(*RevokeSatelliteResponse)(nil),  // 26: ltsp.admin.v1.RevokeSatelliteResponse
+	(*DeleteSatelliteRequest)(nil),   // 27: ltsp.admin.v1.DeleteSatelliteRequest
+	(*DeleteSatelliteResponse)(nil),  // 28: ltsp.admin.v1.DeleteSatelliteResponse
+	(*CommandClientsRequest)(nil),    // 29: ltsp.admin.v1.CommandClientsRequest
+	(*CommandClientsResponse)(nil),   // 30: ltsp.admin.v1.CommandClientsResponse
+	(*ListClientEventsRequest)(nil),  // 31: ltsp.admin.v1.ListClientEventsRequest
+	(*ListClientEventsResponse)(nil), // 32: ltsp.admin.v1.ListClientEventsResponse
+	(*ClientEvent)(nil),              // 33: ltsp.admin.v1.ClientEvent
+	(*Client)(nil),                   // 34: ltsp.admin.v1.Client
+	(*ListClientsRequest)(nil),       // 35: ltsp.admin.v1.ListClientsRequest
+	(*ListClientsResponse)(nil),      // 36: ltsp.admin.v1.ListClientsResponse
+	(*GetClientRequest)(nil),         // 37: ltsp.admin.v1.GetClientRequest
+	(*GetClientResponse)(nil),        // 38: ltsp.admin.v1.GetClientResponse
+	(*SetClientRequest)(nil),         // 39: ltsp.admin.v1.SetClientRequest
+	(*SetClientResponse)(nil),        // 40: ltsp.admin.v1.SetClientResponse
+	(*DeleteClientRequest)(nil),      // 41: ltsp.admin.v1.DeleteClientRequest
+	(*DeleteClientResponse)(nil),     // 42: ltsp.admin.v1.DeleteClientResponse
+	(*Token)(nil),                    // 43: ltsp.admin.v1.Token
+	(*CreateTokenRequest)(nil),       // 44: ltsp.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),      // 45: ltsp.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),        // 46: ltsp.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),       // 47: ltsp.admin.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),       // 48: ltsp.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),      // 49: ltsp.admin.v1.RevokeTokenResponse
+	(*AuditEntry)(nil),               // 50: ltsp.admin.v1.AuditEntry
+	(*ListAuditRequest)(nil),         // 51: ltsp.admin.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),        // 52: ltsp.admin.v1.ListAuditResponse
+	(*GetVersionRequest)(nil),        // 53: ltsp.admin.v1.GetVersionRequest
+	(*GetVersionResponse)(nil),       // 54: ltsp.admin.v1.GetVersionResponse
+	(*WatchRequest)(nil),             // 55: ltsp.admin.v1.WatchRequest
+	(*WatchResponse)(nil),            // 56: ltsp.admin.v1.WatchResponse
+	(*v1.BootPolicy)(nil),            // 57: ltsp.satellite.v1.BootPolicy
+	(*timestamppb.Timestamp)(nil),    // 58: google.protobuf.Timestamp
+	(*v1.TransferPolicy)(nil),        // 59: ltsp.satellite.v1.TransferPolicy
+	(*v1.LoginHost)(nil),             // 60: ltsp.satellite.v1.LoginHost
+	(*v1.Subnet)(nil),                // 61: ltsp.satellite.v1.Subnet
+	(*v1.StatusReport)(nil),          // 62: ltsp.satellite.v1.StatusReport
+	(*durationpb.Duration)(nil),      // 63: google.protobuf.Duration
+	(*v1.Client)(nil),                // 64: ltsp.satellite.v1.Client
+	(*v1.ClientReport)(nil),          // 65: ltsp.satellite.v1.ClientReport
 }
 var file_ltsp_admin_v1_fleet_proto_depIdxs = []int32{
-	52, // 0: ltsp.admin.v1.Site.boot:type_name -> ltsp.satellite.v1.BootPolicy
-	53, // 1: ltsp.admin.v1.Site.created:type_name -> google.protobuf.Timestamp
-	54, // 2: ltsp.admin.v1.Site.transfer:type_name -> ltsp.satellite.v1.TransferPolicy
-	0,  // 3: ltsp.admin.v1.CreateSiteRequest.site:type_name -> ltsp.admin.v1.Site
-	0,  // 4: ltsp.admin.v1.CreateSiteResponse.site:type_name -> ltsp.admin.v1.Site
-	0,  // 5: ltsp.admin.v1.UpdateSiteRequest.site:type_name -> ltsp.admin.v1.Site
-	0,  // 6: ltsp.admin.v1.UpdateSiteResponse.site:type_name -> ltsp.admin.v1.Site
-	0,  // 7: ltsp.admin.v1.ListSitesResponse.sites:type_name -> ltsp.admin.v1.Site
-	0,  // 8: ltsp.admin.v1.GetSiteResponse.site:type_name -> ltsp.admin.v1.Site
-	55, // 9: ltsp.admin.v1.Subnet.subnet:type_name -> ltsp.satellite.v1.Subnet
-	11, // 10: ltsp.admin.v1.CreateSubnetRequest.subnet:type_name -> ltsp.admin.v1.Subnet
-	11, // 11: ltsp.admin.v1.CreateSubnetResponse.subnet:type_name -> ltsp.admin.v1.Subnet
-	11, // 12: ltsp.admin.v1.UpdateSubnetRequest.subnet:type_name -> ltsp.admin.v1.Subnet
-	11, // 13: ltsp.admin.v1.UpdateSubnetResponse.subnet:type_name -> ltsp.admin.v1.Subnet
-	11, // 14: ltsp.admin.v1.ListSubnetsResponse.subnets:type_name -> ltsp.admin.v1.Subnet
-	53, // 15: ltsp.admin.v1.Satellite.enrolled:type_name -> google.protobuf.Timestamp
-	53, // 16: ltsp.admin.v1.Satellite.last_seen:type_name -> google.protobuf.Timestamp
-	53, // 17: ltsp.admin.v1.Satellite.certificate_expires:type_name -> google.protobuf.Timestamp
-	56, // 18: ltsp.admin.v1.Satellite.status:type_name -> ltsp.satellite.v1.StatusReport
-	20, // 19: ltsp.admin.v1.ListSatellitesResponse.satellites:type_name -> ltsp.admin.v1.Satellite
-	20, // 20: ltsp.admin.v1.GetSatelliteResponse.satellite:type_name -> ltsp.admin.v1.Satellite
-	57, // 21: ltsp.admin.v1.Client.config:type_name -> ltsp.satellite.v1.Client
-	58, // 22: ltsp.admin.v1.Client.report:type_name -> ltsp.satellite.v1.ClientReport
-	29, // 23: ltsp.admin.v1.ListClientsResponse.clients:type_name -> ltsp.admin.v1.Client
-	29, // 24: ltsp.admin.v1.GetClientResponse.client:type_name -> ltsp.admin.v1.Client
-	57, // 25: ltsp.admin.v1.SetClientRequest.config:type_name -> ltsp.satellite.v1.Client
-	29, // 26: ltsp.admin.v1.SetClientResponse.client:type_name -> ltsp.admin.v1.Client
-	53, // 27: ltsp.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	53, // 28: ltsp.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	59, // 29: ltsp.admin.v1.CreateTokenRequest.lifetime:type_name -> google.protobuf.Duration
-	38, // 30: ltsp.admin.v1.CreateTokenResponse.token:type_name -> ltsp.admin.v1.Token
-	38, // 31: ltsp.admin.v1.ListTokensResponse.tokens:type_name -> ltsp.admin.v1.Token
-	53, // 32: ltsp.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	45, // 33: ltsp.admin.v1.ListAuditResponse.entries:type_name -> ltsp.admin.v1.AuditEntry
-	53, // 34: ltsp.admin.v1.GetVersionResponse.started:type_name -> google.protobuf.Timestamp
-	1,  // 35: ltsp.admin.v1.SiteService.CreateSite:input_type -> ltsp.admin.v1.CreateSiteRequest
-	3,  // 36: ltsp.admin.v1.SiteService.UpdateSite:input_type -> ltsp.admin.v1.UpdateSiteRequest
-	5,  // 37: ltsp.admin.v1.SiteService.ListSites:input_type -> ltsp.admin.v1.ListSitesRequest
-	7,  // 38: ltsp.admin.v1.SiteService.GetSite:input_type -> ltsp.admin.v1.GetSiteRequest
-	9,  // 39: ltsp.admin.v1.SiteService.DeleteSite:input_type -> ltsp.admin.v1.DeleteSiteRequest
-	12, // 40: ltsp.admin.v1.SubnetService.CreateSubnet:input_type -> ltsp.admin.v1.CreateSubnetRequest
-	14, // 41: ltsp.admin.v1.SubnetService.UpdateSubnet:input_type -> ltsp.admin.v1.UpdateSubnetRequest
-	16, // 42: ltsp.admin.v1.SubnetService.ListSubnets:input_type -> ltsp.admin.v1.ListSubnetsRequest
-	18, // 43: ltsp.admin.v1.SubnetService.DeleteSubnet:input_type -> ltsp.admin.v1.DeleteSubnetRequest
-	21, // 44: ltsp.admin.v1.SatelliteService.ListSatellites:input_type -> ltsp.admin.v1.ListSatellitesRequest
-	23, // 45: ltsp.admin.v1.SatelliteService.GetSatellite:input_type -> ltsp.admin.v1.GetSatelliteRequest
-	25, // 46: ltsp.admin.v1.SatelliteService.RevokeSatellite:input_type -> ltsp.admin.v1.RevokeSatelliteRequest
-	27, // 47: ltsp.admin.v1.SatelliteService.DeleteSatellite:input_type -> ltsp.admin.v1.DeleteSatelliteRequest
-	30, // 48: ltsp.admin.v1.ClientService.ListClients:input_type -> ltsp.admin.v1.ListClientsRequest
-	32, // 49: ltsp.admin.v1.ClientService.GetClient:input_type -> ltsp.admin.v1.GetClientRequest
-	34, // 50: ltsp.admin.v1.ClientService.SetClient:input_type -> ltsp.admin.v1.SetClientRequest
-	36, // 51: ltsp.admin.v1.ClientService.DeleteClient:input_type -> ltsp.admin.v1.DeleteClientRequest
-	39, // 52: ltsp.admin.v1.TokenService.CreateToken:input_type -> ltsp.admin.v1.CreateTokenRequest
-	41, // 53: ltsp.admin.v1.TokenService.ListTokens:input_type -> ltsp.admin.v1.ListTokensRequest
-	43, // 54: ltsp.admin.v1.TokenService.RevokeToken:input_type -> ltsp.admin.v1.RevokeTokenRequest
-	46, // 55: ltsp.admin.v1.AuditService.ListAudit:input_type -> ltsp.admin.v1.ListAuditRequest
-	48, // 56: ltsp.admin.v1.ServerService.GetVersion:input_type -> ltsp.admin.v1.GetVersionRequest
-	50, // 57: ltsp.admin.v1.ServerService.Watch:input_type -> ltsp.admin.v1.WatchRequest
-	2,  // 58: ltsp.admin.v1.SiteService.CreateSite:output_type -> ltsp.admin.v1.CreateSiteResponse
-	4,  // 59: ltsp.admin.v1.SiteService.UpdateSite:output_type -> ltsp.admin.v1.UpdateSiteResponse
-	6,  // 60: ltsp.admin.v1.SiteService.ListSites:output_type -> ltsp.admin.v1.ListSitesResponse
-	8,  // 61: ltsp.admin.v1.SiteService.GetSite:output_type -> ltsp.admin.v1.GetSiteResponse
-	10, // 62: ltsp.admin.v1.SiteService.DeleteSite:output_type -> ltsp.admin.v1.DeleteSiteResponse
-	13, // 63: ltsp.admin.v1.SubnetService.CreateSubnet:output_type -> ltsp.admin.v1.CreateSubnetResponse
-	15, // 64: ltsp.admin.v1.SubnetService.UpdateSubnet:output_type -> ltsp.admin.v1.UpdateSubnetResponse
-	17, // 65: ltsp.admin.v1.SubnetService.ListSubnets:output_type -> ltsp.admin.v1.ListSubnetsResponse
-	19, // 66: ltsp.admin.v1.SubnetService.DeleteSubnet:output_type -> ltsp.admin.v1.DeleteSubnetResponse
-	22, // 67: ltsp.admin.v1.SatelliteService.ListSatellites:output_type -> ltsp.admin.v1.ListSatellitesResponse
-	24, // 68: ltsp.admin.v1.SatelliteService.GetSatellite:output_type -> ltsp.admin.v1.GetSatelliteResponse
-	26, // 69: ltsp.admin.v1.SatelliteService.RevokeSatellite:output_type -> ltsp.admin.v1.RevokeSatelliteResponse
-	28, // 70: ltsp.admin.v1.SatelliteService.DeleteSatellite:output_type -> ltsp.admin.v1.DeleteSatelliteResponse
-	31, // 71: ltsp.admin.v1.ClientService.ListClients:output_type -> ltsp.admin.v1.ListClientsResponse
-	33, // 72: ltsp.admin.v1.ClientService.GetClient:output_type -> ltsp.admin.v1.GetClientResponse
-	35, // 73: ltsp.admin.v1.ClientService.SetClient:output_type -> ltsp.admin.v1.SetClientResponse
-	37, // 74: ltsp.admin.v1.ClientService.DeleteClient:output_type -> ltsp.admin.v1.DeleteClientResponse
-	40, // 75: ltsp.admin.v1.TokenService.CreateToken:output_type -> ltsp.admin.v1.CreateTokenResponse
-	42, // 76: ltsp.admin.v1.TokenService.ListTokens:output_type -> ltsp.admin.v1.ListTokensResponse
-	44, // 77: ltsp.admin.v1.TokenService.RevokeToken:output_type -> ltsp.admin.v1.RevokeTokenResponse
-	47, // 78: ltsp.admin.v1.AuditService.ListAudit:output_type -> ltsp.admin.v1.ListAuditResponse
-	49, // 79: ltsp.admin.v1.ServerService.GetVersion:output_type -> ltsp.admin.v1.GetVersionResponse
-	51, // 80: ltsp.admin.v1.ServerService.Watch:output_type -> ltsp.admin.v1.WatchResponse
-	58, // [58:81] is the sub-list for method output_type
-	35, // [35:58] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	57, // 0: ltsp.admin.v1.Site.boot:type_name -> ltsp.satellite.v1.BootPolicy
+	58, // 1: ltsp.admin.v1.Site.created:type_name -> google.protobuf.Timestamp
+	59, // 2: ltsp.admin.v1.Site.transfer:type_name -> ltsp.satellite.v1.TransferPolicy
+	60, // 3: ltsp.admin.v1.Site.login_host:type_name -> ltsp.satellite.v1.LoginHost
+	0,  // 4: ltsp.admin.v1.CreateSiteRequest.site:type_name -> ltsp.admin.v1.Site
+	0,  // 5: ltsp.admin.v1.CreateSiteResponse.site:type_name -> ltsp.admin.v1.Site
+	0,  // 6: ltsp.admin.v1.UpdateSiteRequest.site:type_name -> ltsp.admin.v1.Site
+	0,  // 7: ltsp.admin.v1.UpdateSiteResponse.site:type_name -> ltsp.admin.v1.Site
+	0,  // 8: ltsp.admin.v1.ListSitesResponse.sites:type_name -> ltsp.admin.v1.Site
+	0,  // 9: ltsp.admin.v1.GetSiteResponse.site:type_name -> ltsp.admin.v1.Site
+	61, // 10: ltsp.admin.v1.Subnet.subnet:type_name -> ltsp.satellite.v1.Subnet
+	11, // 11: ltsp.admin.v1.CreateSubnetRequest.subnet:type_name -> ltsp.admin.v1.Subnet
+	11, // 12: ltsp.admin.v1.CreateSubnetResponse.subnet:type_name -> ltsp.admin.v1.Subnet
+	11, // 13: ltsp.admin.v1.UpdateSubnetRequest.subnet:type_name -> ltsp.admin.v1.Subnet
+	11, // 14: ltsp.admin.v1.UpdateSubnetResponse.subnet:type_name -> ltsp.admin.v1.Subnet
+	11, // 15: ltsp.admin.v1.ListSubnetsResponse.subnets:type_name -> ltsp.admin.v1.Subnet
+	58, // 16: ltsp.admin.v1.Satellite.enrolled:type_name -> google.protobuf.Timestamp
+	58, // 17: ltsp.admin.v1.Satellite.last_seen:type_name -> google.protobuf.Timestamp
+	58, // 18: ltsp.admin.v1.Satellite.certificate_expires:type_name -> google.protobuf.Timestamp
+	62, // 19: ltsp.admin.v1.Satellite.status:type_name -> ltsp.satellite.v1.StatusReport
+	20, // 20: ltsp.admin.v1.ListSatellitesResponse.satellites:type_name -> ltsp.admin.v1.Satellite
+	20, // 21: ltsp.admin.v1.GetSatelliteResponse.satellite:type_name -> ltsp.admin.v1.Satellite
+	63, // 22: ltsp.admin.v1.CommandClientsRequest.timeout:type_name -> google.protobuf.Duration
+	33, // 23: ltsp.admin.v1.ListClientEventsResponse.events:type_name -> ltsp.admin.v1.ClientEvent
+	58, // 24: ltsp.admin.v1.ClientEvent.time:type_name -> google.protobuf.Timestamp
+	64, // 25: ltsp.admin.v1.Client.config:type_name -> ltsp.satellite.v1.Client
+	65, // 26: ltsp.admin.v1.Client.report:type_name -> ltsp.satellite.v1.ClientReport
+	34, // 27: ltsp.admin.v1.ListClientsResponse.clients:type_name -> ltsp.admin.v1.Client
+	34, // 28: ltsp.admin.v1.GetClientResponse.client:type_name -> ltsp.admin.v1.Client
+	64, // 29: ltsp.admin.v1.SetClientRequest.config:type_name -> ltsp.satellite.v1.Client
+	34, // 30: ltsp.admin.v1.SetClientResponse.client:type_name -> ltsp.admin.v1.Client
+	58, // 31: ltsp.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	58, // 32: ltsp.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	63, // 33: ltsp.admin.v1.CreateTokenRequest.lifetime:type_name -> google.protobuf.Duration
+	43, // 34: ltsp.admin.v1.CreateTokenResponse.token:type_name -> ltsp.admin.v1.Token
+	43, // 35: ltsp.admin.v1.ListTokensResponse.tokens:type_name -> ltsp.admin.v1.Token
+	58, // 36: ltsp.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	50, // 37: ltsp.admin.v1.ListAuditResponse.entries:type_name -> ltsp.admin.v1.AuditEntry
+	58, // 38: ltsp.admin.v1.GetVersionResponse.started:type_name -> google.protobuf.Timestamp
+	1,  // 39: ltsp.admin.v1.SiteService.CreateSite:input_type -> ltsp.admin.v1.CreateSiteRequest
+	3,  // 40: ltsp.admin.v1.SiteService.UpdateSite:input_type -> ltsp.admin.v1.UpdateSiteRequest
+	5,  // 41: ltsp.admin.v1.SiteService.ListSites:input_type -> ltsp.admin.v1.ListSitesRequest
+	7,  // 42: ltsp.admin.v1.SiteService.GetSite:input_type -> ltsp.admin.v1.GetSiteRequest
+	9,  // 43: ltsp.admin.v1.SiteService.DeleteSite:input_type -> ltsp.admin.v1.DeleteSiteRequest
+	12, // 44: ltsp.admin.v1.SubnetService.CreateSubnet:input_type -> ltsp.admin.v1.CreateSubnetRequest
+	14, // 45: ltsp.admin.v1.SubnetService.UpdateSubnet:input_type -> ltsp.admin.v1.UpdateSubnetRequest
+	16, // 46: ltsp.admin.v1.SubnetService.ListSubnets:input_type -> ltsp.admin.v1.ListSubnetsRequest
+	18, // 47: ltsp.admin.v1.SubnetService.DeleteSubnet:input_type -> ltsp.admin.v1.DeleteSubnetRequest
+	21, // 48: ltsp.admin.v1.SatelliteService.ListSatellites:input_type -> ltsp.admin.v1.ListSatellitesRequest
+	23, // 49: ltsp.admin.v1.SatelliteService.GetSatellite:input_type -> ltsp.admin.v1.GetSatelliteRequest
+	25, // 50: ltsp.admin.v1.SatelliteService.RevokeSatellite:input_type -> ltsp.admin.v1.RevokeSatelliteRequest
+	27, // 51: ltsp.admin.v1.SatelliteService.DeleteSatellite:input_type -> ltsp.admin.v1.DeleteSatelliteRequest
+	35, // 52: ltsp.admin.v1.ClientService.ListClients:input_type -> ltsp.admin.v1.ListClientsRequest
+	37, // 53: ltsp.admin.v1.ClientService.GetClient:input_type -> ltsp.admin.v1.GetClientRequest
+	39, // 54: ltsp.admin.v1.ClientService.SetClient:input_type -> ltsp.admin.v1.SetClientRequest
+	41, // 55: ltsp.admin.v1.ClientService.DeleteClient:input_type -> ltsp.admin.v1.DeleteClientRequest
+	29, // 56: ltsp.admin.v1.ClientService.CommandClients:input_type -> ltsp.admin.v1.CommandClientsRequest
+	31, // 57: ltsp.admin.v1.ClientService.ListClientEvents:input_type -> ltsp.admin.v1.ListClientEventsRequest
+	44, // 58: ltsp.admin.v1.TokenService.CreateToken:input_type -> ltsp.admin.v1.CreateTokenRequest
+	46, // 59: ltsp.admin.v1.TokenService.ListTokens:input_type -> ltsp.admin.v1.ListTokensRequest
+	48, // 60: ltsp.admin.v1.TokenService.RevokeToken:input_type -> ltsp.admin.v1.RevokeTokenRequest
+	51, // 61: ltsp.admin.v1.AuditService.ListAudit:input_type -> ltsp.admin.v1.ListAuditRequest
+	53, // 62: ltsp.admin.v1.ServerService.GetVersion:input_type -> ltsp.admin.v1.GetVersionRequest
+	55, // 63: ltsp.admin.v1.ServerService.Watch:input_type -> ltsp.admin.v1.WatchRequest
+	2,  // 64: ltsp.admin.v1.SiteService.CreateSite:output_type -> ltsp.admin.v1.CreateSiteResponse
+	4,  // 65: ltsp.admin.v1.SiteService.UpdateSite:output_type -> ltsp.admin.v1.UpdateSiteResponse
+	6,  // 66: ltsp.admin.v1.SiteService.ListSites:output_type -> ltsp.admin.v1.ListSitesResponse
+	8,  // 67: ltsp.admin.v1.SiteService.GetSite:output_type -> ltsp.admin.v1.GetSiteResponse
+	10, // 68: ltsp.admin.v1.SiteService.DeleteSite:output_type -> ltsp.admin.v1.DeleteSiteResponse
+	13, // 69: ltsp.admin.v1.SubnetService.CreateSubnet:output_type -> ltsp.admin.v1.CreateSubnetResponse
+	15, // 70: ltsp.admin.v1.SubnetService.UpdateSubnet:output_type -> ltsp.admin.v1.UpdateSubnetResponse
+	17, // 71: ltsp.admin.v1.SubnetService.ListSubnets:output_type -> ltsp.admin.v1.ListSubnetsResponse
+	19, // 72: ltsp.admin.v1.SubnetService.DeleteSubnet:output_type -> ltsp.admin.v1.DeleteSubnetResponse
+	22, // 73: ltsp.admin.v1.SatelliteService.ListSatellites:output_type -> ltsp.admin.v1.ListSatellitesResponse
+	24, // 74: ltsp.admin.v1.SatelliteService.GetSatellite:output_type -> ltsp.admin.v1.GetSatelliteResponse
+	26, // 75: ltsp.admin.v1.SatelliteService.RevokeSatellite:output_type -> ltsp.admin.v1.RevokeSatelliteResponse
+	28, // 76: ltsp.admin.v1.SatelliteService.DeleteSatellite:output_type -> ltsp.admin.v1.DeleteSatelliteResponse
+	36, // 77: ltsp.admin.v1.ClientService.ListClients:output_type -> ltsp.admin.v1.ListClientsResponse
+	38, // 78: ltsp.admin.v1.ClientService.GetClient:output_type -> ltsp.admin.v1.GetClientResponse
+	40, // 79: ltsp.admin.v1.ClientService.SetClient:output_type -> ltsp.admin.v1.SetClientResponse
+	42, // 80: ltsp.admin.v1.ClientService.DeleteClient:output_type -> ltsp.admin.v1.DeleteClientResponse
+	30, // 81: ltsp.admin.v1.ClientService.CommandClients:output_type -> ltsp.admin.v1.CommandClientsResponse
+	32, // 82: ltsp.admin.v1.ClientService.ListClientEvents:output_type -> ltsp.admin.v1.ListClientEventsResponse
+	45, // 83: ltsp.admin.v1.TokenService.CreateToken:output_type -> ltsp.admin.v1.CreateTokenResponse
+	47, // 84: ltsp.admin.v1.TokenService.ListTokens:output_type -> ltsp.admin.v1.ListTokensResponse
+	49, // 85: ltsp.admin.v1.TokenService.RevokeToken:output_type -> ltsp.admin.v1.RevokeTokenResponse
+	52, // 86: ltsp.admin.v1.AuditService.ListAudit:output_type -> ltsp.admin.v1.ListAuditResponse
+	54, // 87: ltsp.admin.v1.ServerService.GetVersion:output_type -> ltsp.admin.v1.GetVersionResponse
+	56, // 88: ltsp.admin.v1.ServerService.Watch:output_type -> ltsp.admin.v1.WatchResponse
+	64, // [64:89] is the sub-list for method output_type
+	39, // [39:64] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_ltsp_admin_v1_fleet_proto_init() }
@@ -2957,7 +3384,7 @@ func file_ltsp_admin_v1_fleet_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ltsp_admin_v1_fleet_proto_rawDesc), len(file_ltsp_admin_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   7,
 		},

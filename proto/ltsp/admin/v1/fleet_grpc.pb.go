@@ -723,10 +723,12 @@ var SatelliteService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	ClientService_ListClients_FullMethodName  = "/ltsp.admin.v1.ClientService/ListClients"
-	ClientService_GetClient_FullMethodName    = "/ltsp.admin.v1.ClientService/GetClient"
-	ClientService_SetClient_FullMethodName    = "/ltsp.admin.v1.ClientService/SetClient"
-	ClientService_DeleteClient_FullMethodName = "/ltsp.admin.v1.ClientService/DeleteClient"
+	ClientService_ListClients_FullMethodName      = "/ltsp.admin.v1.ClientService/ListClients"
+	ClientService_GetClient_FullMethodName        = "/ltsp.admin.v1.ClientService/GetClient"
+	ClientService_SetClient_FullMethodName        = "/ltsp.admin.v1.ClientService/SetClient"
+	ClientService_DeleteClient_FullMethodName     = "/ltsp.admin.v1.ClientService/DeleteClient"
+	ClientService_CommandClients_FullMethodName   = "/ltsp.admin.v1.ClientService/CommandClients"
+	ClientService_ListClientEvents_FullMethodName = "/ltsp.admin.v1.ClientService/ListClientEvents"
 )
 
 // ClientServiceClient is the client API for ClientService service.
@@ -740,6 +742,10 @@ type ClientServiceClient interface {
 	// SetClient creates or changes a client's configuration.
 	SetClient(ctx context.Context, in *SetClientRequest, opts ...grpc.CallOption) (*SetClientResponse, error)
 	DeleteClient(ctx context.Context, in *DeleteClientRequest, opts ...grpc.CallOption) (*DeleteClientResponse, error)
+	// CommandClients has clients do something and reports each one's answer as it comes.
+	CommandClients(ctx context.Context, in *CommandClientsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CommandClientsResponse], error)
+	// ListClientEvents lists what happened on clients, the newest first.
+	ListClientEvents(ctx context.Context, in *ListClientEventsRequest, opts ...grpc.CallOption) (*ListClientEventsResponse, error)
 }
 
 type clientServiceClient struct {
@@ -790,6 +796,35 @@ func (c *clientServiceClient) DeleteClient(ctx context.Context, in *DeleteClient
 	return out, nil
 }
 
+func (c *clientServiceClient) CommandClients(ctx context.Context, in *CommandClientsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CommandClientsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ClientService_ServiceDesc.Streams[0], ClientService_CommandClients_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CommandClientsRequest, CommandClientsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ClientService_CommandClientsClient = grpc.ServerStreamingClient[CommandClientsResponse]
+
+func (c *clientServiceClient) ListClientEvents(ctx context.Context, in *ListClientEventsRequest, opts ...grpc.CallOption) (*ListClientEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListClientEventsResponse)
+	err := c.cc.Invoke(ctx, ClientService_ListClientEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClientServiceServer is the server API for ClientService service.
 // All implementations must embed UnimplementedClientServiceServer
 // for forward compatibility.
@@ -801,6 +836,10 @@ type ClientServiceServer interface {
 	// SetClient creates or changes a client's configuration.
 	SetClient(context.Context, *SetClientRequest) (*SetClientResponse, error)
 	DeleteClient(context.Context, *DeleteClientRequest) (*DeleteClientResponse, error)
+	// CommandClients has clients do something and reports each one's answer as it comes.
+	CommandClients(*CommandClientsRequest, grpc.ServerStreamingServer[CommandClientsResponse]) error
+	// ListClientEvents lists what happened on clients, the newest first.
+	ListClientEvents(context.Context, *ListClientEventsRequest) (*ListClientEventsResponse, error)
 	mustEmbedUnimplementedClientServiceServer()
 }
 
@@ -822,6 +861,12 @@ func (UnimplementedClientServiceServer) SetClient(context.Context, *SetClientReq
 }
 func (UnimplementedClientServiceServer) DeleteClient(context.Context, *DeleteClientRequest) (*DeleteClientResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteClient not implemented")
+}
+func (UnimplementedClientServiceServer) CommandClients(*CommandClientsRequest, grpc.ServerStreamingServer[CommandClientsResponse]) error {
+	return status.Error(codes.Unimplemented, "method CommandClients not implemented")
+}
+func (UnimplementedClientServiceServer) ListClientEvents(context.Context, *ListClientEventsRequest) (*ListClientEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListClientEvents not implemented")
 }
 func (UnimplementedClientServiceServer) mustEmbedUnimplementedClientServiceServer() {}
 func (UnimplementedClientServiceServer) testEmbeddedByValue()                       {}
@@ -916,6 +961,35 @@ func _ClientService_DeleteClient_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClientService_CommandClients_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CommandClientsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ClientServiceServer).CommandClients(m, &grpc.GenericServerStream[CommandClientsRequest, CommandClientsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ClientService_CommandClientsServer = grpc.ServerStreamingServer[CommandClientsResponse]
+
+func _ClientService_ListClientEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListClientEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClientServiceServer).ListClientEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClientService_ListClientEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClientServiceServer).ListClientEvents(ctx, req.(*ListClientEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ClientService_ServiceDesc is the grpc.ServiceDesc for ClientService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -939,8 +1013,18 @@ var ClientService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "DeleteClient",
 			Handler:    _ClientService_DeleteClient_Handler,
 		},
+		{
+			MethodName: "ListClientEvents",
+			Handler:    _ClientService_ListClientEvents_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "CommandClients",
+			Handler:       _ClientService_CommandClients_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "ltsp/admin/v1/fleet.proto",
 }
 

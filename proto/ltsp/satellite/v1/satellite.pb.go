@@ -445,6 +445,95 @@ func (x *RenewResponse) GetSigningKey() []byte {
 	return nil
 }
 
+type GetPolicyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the archive.
+	Sha256        []byte `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyRequest) Reset() {
+	*x = GetPolicyRequest{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyRequest) ProtoMessage() {}
+
+func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
+func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GetPolicyRequest) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+type GetPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyResponse) Reset() {
+	*x = GetPolicyResponse{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyResponse) ProtoMessage() {}
+
+func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
+func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetPolicyResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type ConnectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -453,6 +542,8 @@ type ConnectRequest struct {
 	//	*ConnectRequest_Status
 	//	*ConnectRequest_Clients
 	//	*ConnectRequest_Trace
+	//	*ConnectRequest_Result
+	//	*ConnectRequest_Events
 	Message       isConnectRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -460,7 +551,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[4]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +563,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[4]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +576,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{4}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ConnectRequest) GetMessage() isConnectRequest_Message {
@@ -531,6 +622,24 @@ func (x *ConnectRequest) GetTrace() *BootTrace {
 	return nil
 }
 
+func (x *ConnectRequest) GetResult() *ClientResult {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectRequest_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetEvents() *ClientEvents {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectRequest_Events); ok {
+			return x.Events
+		}
+	}
+	return nil
+}
+
 type isConnectRequest_Message interface {
 	isConnectRequest_Message()
 }
@@ -551,6 +660,14 @@ type ConnectRequest_Trace struct {
 	Trace *BootTrace `protobuf:"bytes,4,opt,name=trace,proto3,oneof"`
 }
 
+type ConnectRequest_Result struct {
+	Result *ClientResult `protobuf:"bytes,5,opt,name=result,proto3,oneof"`
+}
+
+type ConnectRequest_Events struct {
+	Events *ClientEvents `protobuf:"bytes,6,opt,name=events,proto3,oneof"`
+}
+
 func (*ConnectRequest_Hello) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Status) isConnectRequest_Message() {}
@@ -559,11 +676,16 @@ func (*ConnectRequest_Clients) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Trace) isConnectRequest_Message() {}
 
+func (*ConnectRequest_Result) isConnectRequest_Message() {}
+
+func (*ConnectRequest_Events) isConnectRequest_Message() {}
+
 type ConnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
 	//
 	//	*ConnectResponse_Desired
+	//	*ConnectResponse_Command
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -571,7 +693,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[5]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +705,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[5]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +718,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{5}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -615,6 +737,15 @@ func (x *ConnectResponse) GetDesired() *DesiredState {
 	return nil
 }
 
+func (x *ConnectResponse) GetCommand() *ClientCommand {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_Command); ok {
+			return x.Command
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -623,7 +754,301 @@ type ConnectResponse_Desired struct {
 	Desired *DesiredState `protobuf:"bytes,1,opt,name=desired,proto3,oneof"`
 }
 
+type ConnectResponse_Command struct {
+	Command *ClientCommand `protobuf:"bytes,2,opt,name=command,proto3,oneof"`
+}
+
 func (*ConnectResponse_Desired) isConnectResponse_Message() {}
+
+func (*ConnectResponse_Command) isConnectResponse_Message() {}
+
+// ClientCommand has a client of the site do something. A satellite that has no stream of the client answers with an error; the others of the site
+// may have one. WAKE is done by the satellite itself.
+type ClientCommand struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 hex digits.
+	Id  string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Mac string `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	// reboot, poweroff, message, logs, run or wake.
+	Kind          string               `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Args          []string             `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
+	Text          string               `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	Timeout       *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientCommand) Reset() {
+	*x = ClientCommand{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientCommand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientCommand) ProtoMessage() {}
+
+func (x *ClientCommand) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientCommand.ProtoReflect.Descriptor instead.
+func (*ClientCommand) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ClientCommand) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ClientCommand) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *ClientCommand) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ClientCommand) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *ClientCommand) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ClientCommand) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+type ClientResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Mac   string                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`
+	// Empty if the command did what it should.
+	Error  string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Output string `protobuf:"bytes,4,opt,name=output,proto3" json:"output,omitempty"`
+	Exit   int32  `protobuf:"varint,5,opt,name=exit,proto3" json:"exit,omitempty"`
+	// The satellite has no stream of the client: another one may.
+	NotHere       bool `protobuf:"varint,6,opt,name=not_here,json=notHere,proto3" json:"not_here,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientResult) Reset() {
+	*x = ClientResult{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientResult) ProtoMessage() {}
+
+func (x *ClientResult) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientResult.ProtoReflect.Descriptor instead.
+func (*ClientResult) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ClientResult) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ClientResult) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *ClientResult) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ClientResult) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+func (x *ClientResult) GetExit() int32 {
+	if x != nil {
+		return x.Exit
+	}
+	return 0
+}
+
+func (x *ClientResult) GetNotHere() bool {
+	if x != nil {
+		return x.NotHere
+	}
+	return false
+}
+
+// ClientEvents brings what happened on clients, at most 500 entries.
+type ClientEvents struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Events        []*ClientEvent         `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientEvents) Reset() {
+	*x = ClientEvents{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientEvents) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientEvents) ProtoMessage() {}
+
+func (x *ClientEvents) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientEvents.ProtoReflect.Descriptor instead.
+func (*ClientEvents) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ClientEvents) GetEvents() []*ClientEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+type ClientEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mac   string                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// login-host, host-key, remoteapp or policy.
+	Kind          string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Text          string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientEvent) Reset() {
+	*x = ClientEvent{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientEvent) ProtoMessage() {}
+
+func (x *ClientEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientEvent.ProtoReflect.Descriptor instead.
+func (*ClientEvent) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ClientEvent) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *ClientEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ClientEvent) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ClientEvent) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
 
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -636,7 +1061,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[6]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +1073,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[6]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +1086,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{6}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Hello) GetBuild() string {
@@ -696,15 +1121,16 @@ type StatusReport struct {
 	Started     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started,proto3" json:"started,omitempty"`
 	MemoryBytes uint64                 `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// Clients that hold an NBD connection.
-	NbdConnections uint32          `protobuf:"varint,12,opt,name=nbd_connections,json=nbdConnections,proto3" json:"nbd_connections,omitempty"`
-	Subnets        []*SubnetStatus `protobuf:"bytes,13,rep,name=subnets,proto3" json:"subnets,omitempty"`
+	NbdConnections uint32           `protobuf:"varint,12,opt,name=nbd_connections,json=nbdConnections,proto3" json:"nbd_connections,omitempty"`
+	Subnets        []*SubnetStatus  `protobuf:"bytes,13,rep,name=subnets,proto3" json:"subnets,omitempty"`
+	LoginHost      *LoginHostStatus `protobuf:"bytes,14,opt,name=login_host,json=loginHost,proto3" json:"login_host,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *StatusReport) Reset() {
 	*x = StatusReport{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[7]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +1142,7 @@ func (x *StatusReport) String() string {
 func (*StatusReport) ProtoMessage() {}
 
 func (x *StatusReport) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[7]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +1155,7 @@ func (x *StatusReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReport.ProtoReflect.Descriptor instead.
 func (*StatusReport) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{7}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StatusReport) GetRevision() uint64 {
@@ -823,6 +1249,93 @@ func (x *StatusReport) GetSubnets() []*SubnetStatus {
 	return nil
 }
 
+func (x *StatusReport) GetLoginHost() *LoginHostStatus {
+	if x != nil {
+		return x.LoginHost
+	}
+	return nil
+}
+
+// LoginHostStatus tells how a satellite gets the accounts of the site's login host.
+type LoginHostStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Public key (authorized_keys format) that the login host must accept for the satellite.
+	PublicKey string `protobuf:"bytes,1,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// "ok", "unset", "unreachable", "host-key", "denied" or "error".
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// For people; empty if the state is ok.
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Updated       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=updated,proto3" json:"updated,omitempty"`
+	Users         uint32                 `protobuf:"varint,5,opt,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginHostStatus) Reset() {
+	*x = LoginHostStatus{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginHostStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginHostStatus) ProtoMessage() {}
+
+func (x *LoginHostStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginHostStatus.ProtoReflect.Descriptor instead.
+func (*LoginHostStatus) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LoginHostStatus) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *LoginHostStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *LoginHostStatus) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *LoginHostStatus) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
+func (x *LoginHostStatus) GetUsers() uint32 {
+	if x != nil {
+		return x.Users
+	}
+	return 0
+}
+
 type SubnetStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -836,7 +1349,7 @@ type SubnetStatus struct {
 
 func (x *SubnetStatus) Reset() {
 	*x = SubnetStatus{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[8]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +1361,7 @@ func (x *SubnetStatus) String() string {
 func (*SubnetStatus) ProtoMessage() {}
 
 func (x *SubnetStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[8]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1374,7 @@ func (x *SubnetStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubnetStatus.ProtoReflect.Descriptor instead.
 func (*SubnetStatus) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{8}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SubnetStatus) GetName() string {
@@ -917,7 +1430,7 @@ type VersionStatus struct {
 
 func (x *VersionStatus) Reset() {
 	*x = VersionStatus{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[9]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1442,7 @@ func (x *VersionStatus) String() string {
 func (*VersionStatus) ProtoMessage() {}
 
 func (x *VersionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[9]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1455,7 @@ func (x *VersionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionStatus.ProtoReflect.Descriptor instead.
 func (*VersionStatus) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{9}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VersionStatus) GetImage() string {
@@ -1044,7 +1557,7 @@ type BootTrace struct {
 
 func (x *BootTrace) Reset() {
 	*x = BootTrace{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[10]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1569,7 @@ func (x *BootTrace) String() string {
 func (*BootTrace) ProtoMessage() {}
 
 func (x *BootTrace) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[10]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1582,7 @@ func (x *BootTrace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootTrace.ProtoReflect.Descriptor instead.
 func (*BootTrace) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{10}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BootTrace) GetId() []byte {
@@ -1103,7 +1616,7 @@ type TraceRange struct {
 
 func (x *TraceRange) Reset() {
 	*x = TraceRange{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[11]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1628,7 @@ func (x *TraceRange) String() string {
 func (*TraceRange) ProtoMessage() {}
 
 func (x *TraceRange) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[11]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1641,7 @@ func (x *TraceRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceRange.ProtoReflect.Descriptor instead.
 func (*TraceRange) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{11}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TraceRange) GetOffset() uint64 {
@@ -1164,7 +1677,7 @@ type PlanSyncRequest struct {
 
 func (x *PlanSyncRequest) Reset() {
 	*x = PlanSyncRequest{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[12]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1689,7 @@ func (x *PlanSyncRequest) String() string {
 func (*PlanSyncRequest) ProtoMessage() {}
 
 func (x *PlanSyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[12]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1702,7 @@ func (x *PlanSyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanSyncRequest.ProtoReflect.Descriptor instead.
 func (*PlanSyncRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{12}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PlanSyncRequest) GetId() []byte {
@@ -1245,7 +1758,7 @@ type PlanSyncResponse struct {
 
 func (x *PlanSyncResponse) Reset() {
 	*x = PlanSyncResponse{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[13]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1770,7 @@ func (x *PlanSyncResponse) String() string {
 func (*PlanSyncResponse) ProtoMessage() {}
 
 func (x *PlanSyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[13]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1783,7 @@ func (x *PlanSyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanSyncResponse.ProtoReflect.Descriptor instead.
 func (*PlanSyncResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{13}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PlanSyncResponse) GetPlan() *SyncPlan {
@@ -1308,7 +1821,7 @@ type SyncPlan struct {
 
 func (x *SyncPlan) Reset() {
 	*x = SyncPlan{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[14]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1833,7 @@ func (x *SyncPlan) String() string {
 func (*SyncPlan) ProtoMessage() {}
 
 func (x *SyncPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[14]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1846,7 @@ func (x *SyncPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPlan.ProtoReflect.Descriptor instead.
 func (*SyncPlan) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{14}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SyncPlan) GetMethod() SyncMethod {
@@ -1407,7 +1920,7 @@ type SyncOption struct {
 
 func (x *SyncOption) Reset() {
 	*x = SyncOption{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[15]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1932,7 @@ func (x *SyncOption) String() string {
 func (*SyncOption) ProtoMessage() {}
 
 func (x *SyncOption) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[15]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1945,7 @@ func (x *SyncOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncOption.ProtoReflect.Descriptor instead.
 func (*SyncOption) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{15}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SyncOption) GetMethod() SyncMethod {
@@ -1485,7 +1998,7 @@ type DeltaFile struct {
 
 func (x *DeltaFile) Reset() {
 	*x = DeltaFile{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[16]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +2010,7 @@ func (x *DeltaFile) String() string {
 func (*DeltaFile) ProtoMessage() {}
 
 func (x *DeltaFile) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[16]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +2023,7 @@ func (x *DeltaFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeltaFile.ProtoReflect.Descriptor instead.
 func (*DeltaFile) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{16}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeltaFile) GetSha256() []byte {
@@ -1560,7 +2073,7 @@ type TransferPolicy struct {
 
 func (x *TransferPolicy) Reset() {
 	*x = TransferPolicy{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[17]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +2085,7 @@ func (x *TransferPolicy) String() string {
 func (*TransferPolicy) ProtoMessage() {}
 
 func (x *TransferPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[17]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +2098,7 @@ func (x *TransferPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferPolicy.ProtoReflect.Descriptor instead.
 func (*TransferPolicy) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{17}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TransferPolicy) GetBytesPerSecond() uint64 {
@@ -1637,7 +2150,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[18]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +2162,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[18]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +2175,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{18}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Member) GetName() string {
@@ -1703,7 +2216,7 @@ type ClientReports struct {
 
 func (x *ClientReports) Reset() {
 	*x = ClientReports{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[19]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +2228,7 @@ func (x *ClientReports) String() string {
 func (*ClientReports) ProtoMessage() {}
 
 func (x *ClientReports) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[19]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +2241,7 @@ func (x *ClientReports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientReports.ProtoReflect.Descriptor instead.
 func (*ClientReports) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{19}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ClientReports) GetReports() []*ClientReport {
@@ -1768,13 +2281,21 @@ type ClientReport struct {
 	Kernel               string               `protobuf:"bytes,24,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	Firmware             string               `protobuf:"bytes,25,opt,name=firmware,proto3" json:"firmware,omitempty"`
 	AgentBuild           string               `protobuf:"bytes,26,opt,name=agent_build,json=agentBuild,proto3" json:"agent_build,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// SHA-256 of the policy state in force, and what of it needs a reboot or could not be done.
+	PolicyState   []byte               `protobuf:"bytes,27,opt,name=policy_state,json=policyState,proto3" json:"policy_state,omitempty"`
+	PolicyPending []string             `protobuf:"bytes,28,rep,name=policy_pending,json=policyPending,proto3" json:"policy_pending,omitempty"`
+	PolicyErrors  []string             `protobuf:"bytes,29,rep,name=policy_errors,json=policyErrors,proto3" json:"policy_errors,omitempty"`
+	PolicyTook    *durationpb.Duration `protobuf:"bytes,30,opt,name=policy_took,json=policyTook,proto3" json:"policy_took,omitempty"`
+	// SHA-256 of the policy state that the satellite wants it to have.
+	PolicyWanted  []byte           `protobuf:"bytes,31,opt,name=policy_wanted,json=policyWanted,proto3" json:"policy_wanted,omitempty"`
+	Sessions      []*ClientSession `protobuf:"bytes,32,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClientReport) Reset() {
 	*x = ClientReport{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[20]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +2307,7 @@ func (x *ClientReport) String() string {
 func (*ClientReport) ProtoMessage() {}
 
 func (x *ClientReport) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[20]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +2320,7 @@ func (x *ClientReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientReport.ProtoReflect.Descriptor instead.
 func (*ClientReport) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{20}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ClientReport) GetMac() string {
@@ -1984,6 +2505,126 @@ func (x *ClientReport) GetAgentBuild() string {
 	return ""
 }
 
+func (x *ClientReport) GetPolicyState() []byte {
+	if x != nil {
+		return x.PolicyState
+	}
+	return nil
+}
+
+func (x *ClientReport) GetPolicyPending() []string {
+	if x != nil {
+		return x.PolicyPending
+	}
+	return nil
+}
+
+func (x *ClientReport) GetPolicyErrors() []string {
+	if x != nil {
+		return x.PolicyErrors
+	}
+	return nil
+}
+
+func (x *ClientReport) GetPolicyTook() *durationpb.Duration {
+	if x != nil {
+		return x.PolicyTook
+	}
+	return nil
+}
+
+func (x *ClientReport) GetPolicyWanted() []byte {
+	if x != nil {
+		return x.PolicyWanted
+	}
+	return nil
+}
+
+func (x *ClientReport) GetSessions() []*ClientSession {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+// ClientSession is a user's login or remote application on a client.
+type ClientSession struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "login" or "remoteapp".
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	App           string                 `protobuf:"bytes,3,opt,name=app,proto3" json:"app,omitempty"`
+	Host          string                 `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientSession) Reset() {
+	*x = ClientSession{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientSession) ProtoMessage() {}
+
+func (x *ClientSession) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientSession.ProtoReflect.Descriptor instead.
+func (*ClientSession) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ClientSession) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ClientSession) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ClientSession) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *ClientSession) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ClientSession) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 // BootStep is one entry of a boot timeline. Times count from the first packet of the boot that the satellite saw.
 type BootStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1997,7 +2638,7 @@ type BootStep struct {
 
 func (x *BootStep) Reset() {
 	*x = BootStep{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[21]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2650,7 @@ func (x *BootStep) String() string {
 func (*BootStep) ProtoMessage() {}
 
 func (x *BootStep) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[21]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2663,7 @@ func (x *BootStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootStep.ProtoReflect.Descriptor instead.
 func (*BootStep) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{21}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *BootStep) GetName() string {
@@ -2058,7 +2699,7 @@ type GetManifestRequest struct {
 
 func (x *GetManifestRequest) Reset() {
 	*x = GetManifestRequest{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[22]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2711,7 @@ func (x *GetManifestRequest) String() string {
 func (*GetManifestRequest) ProtoMessage() {}
 
 func (x *GetManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[22]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2724,7 @@ func (x *GetManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetManifestRequest.ProtoReflect.Descriptor instead.
 func (*GetManifestRequest) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{22}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetManifestRequest) GetId() []byte {
@@ -2110,7 +2751,7 @@ type GetManifestResponse struct {
 
 func (x *GetManifestResponse) Reset() {
 	*x = GetManifestResponse{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[23]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2763,7 @@ func (x *GetManifestResponse) String() string {
 func (*GetManifestResponse) ProtoMessage() {}
 
 func (x *GetManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[23]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2776,7 @@ func (x *GetManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetManifestResponse.ProtoReflect.Descriptor instead.
 func (*GetManifestResponse) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{23}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetManifestResponse) GetManifest() []byte {
@@ -2159,15 +2800,20 @@ type DesiredState struct {
 	// Satellites of the site, this one included, the first enrolled first.
 	Peers []*Peer `protobuf:"bytes,7,rep,name=peers,proto3" json:"peers,omitempty"`
 	// Policy of the site: lines for the boot script and the agent.
-	Boot          *BootPolicy     `protobuf:"bytes,8,opt,name=boot,proto3" json:"boot,omitempty"`
-	Transfer      *TransferPolicy `protobuf:"bytes,9,opt,name=transfer,proto3" json:"transfer,omitempty"`
+	Boot     *BootPolicy     `protobuf:"bytes,8,opt,name=boot,proto3" json:"boot,omitempty"`
+	Transfer *TransferPolicy `protobuf:"bytes,9,opt,name=transfer,proto3" json:"transfer,omitempty"`
+	// Policy of the organisation, the site and its rooms, in this order; those without a policy are missing.
+	Policies  []*PolicyLayer `protobuf:"bytes,10,rep,name=policies,proto3" json:"policies,omitempty"`
+	LoginHost *LoginHost     `protobuf:"bytes,11,opt,name=login_host,json=loginHost,proto3" json:"login_host,omitempty"`
+	// Kinds of ClientCommand that the site allows; "run" only if it is here.
+	Commands      []string `protobuf:"bytes,12,rep,name=commands,proto3" json:"commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[24]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2825,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[24]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2838,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{24}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DesiredState) GetRevision() uint64 {
@@ -2258,6 +2904,170 @@ func (x *DesiredState) GetTransfer() *TransferPolicy {
 	return nil
 }
 
+func (x *DesiredState) GetPolicies() []*PolicyLayer {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *DesiredState) GetLoginHost() *LoginHost {
+	if x != nil {
+		return x.LoginHost
+	}
+	return nil
+}
+
+func (x *DesiredState) GetCommands() []string {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
+// PolicyLayer names one level's policy archive.
+type PolicyLayer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "organisation", "site/NAME" or "room/SITE/NAME".
+	Scope         string `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	Number        uint64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	Sha256        []byte `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	SizeBytes     uint64 `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyLayer) Reset() {
+	*x = PolicyLayer{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyLayer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyLayer) ProtoMessage() {}
+
+func (x *PolicyLayer) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyLayer.ProtoReflect.Descriptor instead.
+func (*PolicyLayer) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *PolicyLayer) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *PolicyLayer) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *PolicyLayer) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *PolicyLayer) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+// LoginHost is where the site's users log in and have their homes: SERVER of ltsp.conf.
+type LoginHost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// IP address or host name; "local" means the satellite's own machine; empty: there is none.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// SSH port; 0 means 22.
+	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// Account with which satellites read the accounts; empty means "ltsp".
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// Pinned host keys, each as in known_hosts without the names: "ssh-ed25519 AAAA...".
+	HostKeys      []string `protobuf:"bytes,4,rep,name=host_keys,json=hostKeys,proto3" json:"host_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginHost) Reset() {
+	*x = LoginHost{}
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginHost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginHost) ProtoMessage() {}
+
+func (x *LoginHost) ProtoReflect() protoreflect.Message {
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginHost.ProtoReflect.Descriptor instead.
+func (*LoginHost) Descriptor() ([]byte, []int) {
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *LoginHost) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LoginHost) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *LoginHost) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *LoginHost) GetHostKeys() []string {
+	if x != nil {
+		return x.HostKeys
+	}
+	return nil
+}
+
 type DesiredVersion struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Image  string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
@@ -2274,7 +3084,7 @@ type DesiredVersion struct {
 
 func (x *DesiredVersion) Reset() {
 	*x = DesiredVersion{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[25]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +3096,7 @@ func (x *DesiredVersion) String() string {
 func (*DesiredVersion) ProtoMessage() {}
 
 func (x *DesiredVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[25]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +3109,7 @@ func (x *DesiredVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredVersion.ProtoReflect.Descriptor instead.
 func (*DesiredVersion) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{25}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DesiredVersion) GetImage() string {
@@ -2352,13 +3162,15 @@ type Subnet struct {
 	Boot string `protobuf:"bytes,10,opt,name=boot,proto3" json:"boot,omitempty"`
 	// Name of the one satellite that answers DHCP here.
 	DhcpSatellite string `protobuf:"bytes,11,opt,name=dhcp_satellite,json=dhcpSatellite,proto3" json:"dhcp_satellite,omitempty"`
+	// Room of clients in this subnet that have none of their own.
+	Room          string `protobuf:"bytes,12,opt,name=room,proto3" json:"room,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Subnet) Reset() {
 	*x = Subnet{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[26]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2370,7 +3182,7 @@ func (x *Subnet) String() string {
 func (*Subnet) ProtoMessage() {}
 
 func (x *Subnet) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[26]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2383,7 +3195,7 @@ func (x *Subnet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subnet.ProtoReflect.Descriptor instead.
 func (*Subnet) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{26}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Subnet) GetName() string {
@@ -2463,6 +3275,13 @@ func (x *Subnet) GetDhcpSatellite() string {
 	return ""
 }
 
+func (x *Subnet) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
 type Client struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Mac   string                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
@@ -2472,13 +3291,15 @@ type Client struct {
 	// IMAGE:CHANNEL or IMAGE@NUMBER; empty means the subnet's.
 	Boot             string `protobuf:"bytes,4,opt,name=boot,proto3" json:"boot,omitempty"`
 	KernelParameters string `protobuf:"bytes,5,opt,name=kernel_parameters,json=kernelParameters,proto3" json:"kernel_parameters,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Room whose policy applies; empty means the subnet's.
+	Room          string `protobuf:"bytes,6,opt,name=room,proto3" json:"room,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Client) Reset() {
 	*x = Client{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[27]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +3311,7 @@ func (x *Client) String() string {
 func (*Client) ProtoMessage() {}
 
 func (x *Client) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[27]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2503,7 +3324,7 @@ func (x *Client) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Client.ProtoReflect.Descriptor instead.
 func (*Client) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{27}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Client) GetMac() string {
@@ -2541,6 +3362,13 @@ func (x *Client) GetKernelParameters() string {
 	return ""
 }
 
+func (x *Client) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
 type Peer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2552,7 +3380,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[28]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2564,7 +3392,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[28]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,7 +3405,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{28}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Peer) GetName() string {
@@ -2611,7 +3439,7 @@ type BootPolicy struct {
 
 func (x *BootPolicy) Reset() {
 	*x = BootPolicy{}
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[29]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2623,7 +3451,7 @@ func (x *BootPolicy) String() string {
 func (*BootPolicy) ProtoMessage() {}
 
 func (x *BootPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[29]
+	mi := &file_ltsp_satellite_v1_satellite_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2636,7 +3464,7 @@ func (x *BootPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootPolicy.ProtoReflect.Descriptor instead.
 func (*BootPolicy) Descriptor() ([]byte, []int) {
-	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{29}
+	return file_ltsp_satellite_v1_satellite_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *BootPolicy) GetKernelParameters() string {
@@ -2703,19 +3531,47 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12%\n" +
 	"\x0eca_certificate\x18\x02 \x01(\fR\rcaCertificate\x12\x1f\n" +
 	"\vsigning_key\x18\x03 \x01(\fR\n" +
-	"signingKey\"\xfc\x01\n" +
+	"signingKey\"*\n" +
+	"\x10GetPolicyRequest\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\fR\x06sha256\"'\n" +
+	"\x11GetPolicyResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xf2\x02\n" +
 	"\x0eConnectRequest\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.ltsp.satellite.v1.HelloH\x00R\x05hello\x129\n" +
 	"\x06status\x18\x02 \x01(\v2\x1f.ltsp.satellite.v1.StatusReportH\x00R\x06status\x12<\n" +
 	"\aclients\x18\x03 \x01(\v2 .ltsp.satellite.v1.ClientReportsH\x00R\aclients\x124\n" +
-	"\x05trace\x18\x04 \x01(\v2\x1c.ltsp.satellite.v1.BootTraceH\x00R\x05traceB\t\n" +
-	"\amessage\"Y\n" +
+	"\x05trace\x18\x04 \x01(\v2\x1c.ltsp.satellite.v1.BootTraceH\x00R\x05trace\x129\n" +
+	"\x06result\x18\x05 \x01(\v2\x1f.ltsp.satellite.v1.ClientResultH\x00R\x06result\x129\n" +
+	"\x06events\x18\x06 \x01(\v2\x1f.ltsp.satellite.v1.ClientEventsH\x00R\x06eventsB\t\n" +
+	"\amessage\"\x97\x01\n" +
 	"\x0fConnectResponse\x12;\n" +
-	"\adesired\x18\x01 \x01(\v2\x1f.ltsp.satellite.v1.DesiredStateH\x00R\adesiredB\t\n" +
-	"\amessage\"9\n" +
+	"\adesired\x18\x01 \x01(\v2\x1f.ltsp.satellite.v1.DesiredStateH\x00R\adesired\x12<\n" +
+	"\acommand\x18\x02 \x01(\v2 .ltsp.satellite.v1.ClientCommandH\x00R\acommandB\t\n" +
+	"\amessage\"\xa2\x01\n" +
+	"\rClientCommand\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04args\x18\x04 \x03(\tR\x04args\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x123\n" +
+	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x8d\x01\n" +
+	"\fClientResult\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x16\n" +
+	"\x06output\x18\x04 \x01(\tR\x06output\x12\x12\n" +
+	"\x04exit\x18\x05 \x01(\x05R\x04exit\x12\x19\n" +
+	"\bnot_here\x18\x06 \x01(\bR\anotHere\"F\n" +
+	"\fClientEvents\x126\n" +
+	"\x06events\x18\x01 \x03(\v2\x1e.ltsp.satellite.v1.ClientEventR\x06events\"w\n" +
+	"\vClientEvent\x12\x10\n" +
+	"\x03mac\x18\x01 \x01(\tR\x03mac\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"9\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05build\x18\x01 \x01(\tR\x05build\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xaa\x04\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xed\x04\n" +
 	"\fStatusReport\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12<\n" +
 	"\bversions\x18\x02 \x03(\v2 .ltsp.satellite.v1.VersionStatusR\bversions\x12&\n" +
@@ -2730,7 +3586,16 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12!\n" +
 	"\fmemory_bytes\x18\v \x01(\x04R\vmemoryBytes\x12'\n" +
 	"\x0fnbd_connections\x18\f \x01(\rR\x0enbdConnections\x129\n" +
-	"\asubnets\x18\r \x03(\v2\x1f.ltsp.satellite.v1.SubnetStatusR\asubnets\"o\n" +
+	"\asubnets\x18\r \x03(\v2\x1f.ltsp.satellite.v1.SubnetStatusR\asubnets\x12A\n" +
+	"\n" +
+	"login_host\x18\x0e \x01(\v2\".ltsp.satellite.v1.LoginHostStatusR\tloginHost\"\xa8\x01\n" +
+	"\x0fLoginHostStatus\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x01 \x01(\tR\tpublicKey\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x124\n" +
+	"\aupdated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\x12\x14\n" +
+	"\x05users\x18\x05 \x01(\rR\x05users\"o\n" +
 	"\fSubnetStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -2809,7 +3674,7 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x1a\n" +
 	"\bversions\x18\x04 \x03(\tR\bversions\"J\n" +
 	"\rClientReports\x129\n" +
-	"\areports\x18\x01 \x03(\v2\x1f.ltsp.satellite.v1.ClientReportR\areports\"\xf9\x06\n" +
+	"\areports\x18\x01 \x03(\v2\x1f.ltsp.satellite.v1.ClientReportR\areports\"\x87\t\n" +
 	"\fClientReport\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x12\n" +
 	"\x04uuid\x18\x02 \x01(\tR\x04uuid\x12.\n" +
@@ -2838,7 +3703,20 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\x06kernel\x18\x18 \x01(\tR\x06kernel\x12\x1a\n" +
 	"\bfirmware\x18\x19 \x01(\tR\bfirmware\x12\x1f\n" +
 	"\vagent_build\x18\x1a \x01(\tR\n" +
-	"agentBuild\"a\n" +
+	"agentBuild\x12!\n" +
+	"\fpolicy_state\x18\x1b \x01(\fR\vpolicyState\x12%\n" +
+	"\x0epolicy_pending\x18\x1c \x03(\tR\rpolicyPending\x12#\n" +
+	"\rpolicy_errors\x18\x1d \x03(\tR\fpolicyErrors\x12:\n" +
+	"\vpolicy_took\x18\x1e \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"policyTook\x12#\n" +
+	"\rpolicy_wanted\x18\x1f \x01(\fR\fpolicyWanted\x12<\n" +
+	"\bsessions\x18  \x03(\v2 .ltsp.satellite.v1.ClientSessionR\bsessions\"\x8f\x01\n" +
+	"\rClientSession\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x10\n" +
+	"\x03app\x18\x03 \x01(\tR\x03app\x12\x12\n" +
+	"\x04host\x18\x04 \x01(\tR\x04host\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"a\n" +
 	"\bBootStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x02at\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x02at\x12\x16\n" +
@@ -2847,7 +3725,7 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05lists\x18\x02 \x03(\tR\x05lists\"1\n" +
 	"\x13GetManifestResponse\x12\x1a\n" +
-	"\bmanifest\x18\x01 \x01(\fR\bmanifest\"\xa7\x03\n" +
+	"\bmanifest\x18\x01 \x01(\fR\bmanifest\"\xbc\x04\n" +
 	"\fDesiredState\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04site\x18\x02 \x01(\tR\x04site\x12=\n" +
@@ -2858,13 +3736,29 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"gossip_key\x18\x06 \x01(\fR\tgossipKey\x12-\n" +
 	"\x05peers\x18\a \x03(\v2\x17.ltsp.satellite.v1.PeerR\x05peers\x121\n" +
 	"\x04boot\x18\b \x01(\v2\x1d.ltsp.satellite.v1.BootPolicyR\x04boot\x12=\n" +
-	"\btransfer\x18\t \x01(\v2!.ltsp.satellite.v1.TransferPolicyR\btransfer\"~\n" +
+	"\btransfer\x18\t \x01(\v2!.ltsp.satellite.v1.TransferPolicyR\btransfer\x12:\n" +
+	"\bpolicies\x18\n" +
+	" \x03(\v2\x1e.ltsp.satellite.v1.PolicyLayerR\bpolicies\x12;\n" +
+	"\n" +
+	"login_host\x18\v \x01(\v2\x1c.ltsp.satellite.v1.LoginHostR\tloginHost\x12\x1a\n" +
+	"\bcommands\x18\f \x03(\tR\bcommands\"r\n" +
+	"\vPolicyLayer\x12\x14\n" +
+	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x04 \x01(\x04R\tsizeBytes\"j\n" +
+	"\tLoginHost\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12\x1b\n" +
+	"\thost_keys\x18\x04 \x03(\tR\bhostKeys\"~\n" +
 	"\x0eDesiredVersion\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\fR\x02id\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x1a\n" +
-	"\bchannels\x18\x05 \x03(\tR\bchannels\"\xd8\x02\n" +
+	"\bchannels\x18\x05 \x03(\tR\bchannels\"\xec\x02\n" +
 	"\x06Subnet\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04cidr\x18\x02 \x01(\tR\x04cidr\x12/\n" +
@@ -2879,13 +3773,15 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"lease_time\x18\t \x01(\v2\x19.google.protobuf.DurationR\tleaseTime\x12\x12\n" +
 	"\x04boot\x18\n" +
 	" \x01(\tR\x04boot\x12%\n" +
-	"\x0edhcp_satellite\x18\v \x01(\tR\rdhcpSatellite\"\x89\x01\n" +
+	"\x0edhcp_satellite\x18\v \x01(\tR\rdhcpSatellite\x12\x12\n" +
+	"\x04room\x18\f \x01(\tR\x04room\"\x9d\x01\n" +
 	"\x06Client\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04boot\x18\x04 \x01(\tR\x04boot\x12+\n" +
-	"\x11kernel_parameters\x18\x05 \x01(\tR\x10kernelParameters\"8\n" +
+	"\x11kernel_parameters\x18\x05 \x01(\tR\x10kernelParameters\x12\x12\n" +
+	"\x04room\x18\x06 \x01(\tR\x04room\"8\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xf5\x01\n" +
@@ -2920,11 +3816,12 @@ const file_ltsp_satellite_v1_satellite_proto_rawDesc = "" +
 	"\rDHCP_MODE_OFF\x10\x032\xaa\x01\n" +
 	"\x10EnrolmentService\x12J\n" +
 	"\x05Enrol\x12\x1f.ltsp.satellite.v1.EnrolRequest\x1a .ltsp.satellite.v1.EnrolResponse\x12J\n" +
-	"\x05Renew\x12\x1f.ltsp.satellite.v1.RenewRequest\x1a .ltsp.satellite.v1.RenewResponse2\x96\x02\n" +
+	"\x05Renew\x12\x1f.ltsp.satellite.v1.RenewRequest\x1a .ltsp.satellite.v1.RenewResponse2\xf0\x02\n" +
 	"\vLinkService\x12T\n" +
 	"\aConnect\x12!.ltsp.satellite.v1.ConnectRequest\x1a\".ltsp.satellite.v1.ConnectResponse(\x010\x01\x12\\\n" +
 	"\vGetManifest\x12%.ltsp.satellite.v1.GetManifestRequest\x1a&.ltsp.satellite.v1.GetManifestResponse\x12S\n" +
-	"\bPlanSync\x12\".ltsp.satellite.v1.PlanSyncRequest\x1a#.ltsp.satellite.v1.PlanSyncResponseBFZDgithub.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1;satellitev1b\x06proto3"
+	"\bPlanSync\x12\".ltsp.satellite.v1.PlanSyncRequest\x1a#.ltsp.satellite.v1.PlanSyncResponse\x12X\n" +
+	"\tGetPolicy\x12#.ltsp.satellite.v1.GetPolicyRequest\x1a$.ltsp.satellite.v1.GetPolicyResponse0\x01BFZDgithub.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1;satellitev1b\x06proto3"
 
 var (
 	file_ltsp_satellite_v1_satellite_proto_rawDescOnce sync.Once
@@ -2939,7 +3836,7 @@ func file_ltsp_satellite_v1_satellite_proto_rawDescGZIP() []byte {
 }
 
 var file_ltsp_satellite_v1_satellite_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ltsp_satellite_v1_satellite_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_ltsp_satellite_v1_satellite_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_ltsp_satellite_v1_satellite_proto_goTypes = []any{
 	(VersionState)(0),             // 0: ltsp.satellite.v1.VersionState
 	(SyncMethod)(0),               // 1: ltsp.satellite.v1.SyncMethod
@@ -2948,92 +3845,117 @@ var file_ltsp_satellite_v1_satellite_proto_goTypes = []any{
 	(*EnrolResponse)(nil),         // 4: ltsp.satellite.v1.EnrolResponse
 	(*RenewRequest)(nil),          // 5: ltsp.satellite.v1.RenewRequest
 	(*RenewResponse)(nil),         // 6: ltsp.satellite.v1.RenewResponse
-	(*ConnectRequest)(nil),        // 7: ltsp.satellite.v1.ConnectRequest
-	(*ConnectResponse)(nil),       // 8: ltsp.satellite.v1.ConnectResponse
-	(*Hello)(nil),                 // 9: ltsp.satellite.v1.Hello
-	(*StatusReport)(nil),          // 10: ltsp.satellite.v1.StatusReport
-	(*SubnetStatus)(nil),          // 11: ltsp.satellite.v1.SubnetStatus
-	(*VersionStatus)(nil),         // 12: ltsp.satellite.v1.VersionStatus
-	(*BootTrace)(nil),             // 13: ltsp.satellite.v1.BootTrace
-	(*TraceRange)(nil),            // 14: ltsp.satellite.v1.TraceRange
-	(*PlanSyncRequest)(nil),       // 15: ltsp.satellite.v1.PlanSyncRequest
-	(*PlanSyncResponse)(nil),      // 16: ltsp.satellite.v1.PlanSyncResponse
-	(*SyncPlan)(nil),              // 17: ltsp.satellite.v1.SyncPlan
-	(*SyncOption)(nil),            // 18: ltsp.satellite.v1.SyncOption
-	(*DeltaFile)(nil),             // 19: ltsp.satellite.v1.DeltaFile
-	(*TransferPolicy)(nil),        // 20: ltsp.satellite.v1.TransferPolicy
-	(*Member)(nil),                // 21: ltsp.satellite.v1.Member
-	(*ClientReports)(nil),         // 22: ltsp.satellite.v1.ClientReports
-	(*ClientReport)(nil),          // 23: ltsp.satellite.v1.ClientReport
-	(*BootStep)(nil),              // 24: ltsp.satellite.v1.BootStep
-	(*GetManifestRequest)(nil),    // 25: ltsp.satellite.v1.GetManifestRequest
-	(*GetManifestResponse)(nil),   // 26: ltsp.satellite.v1.GetManifestResponse
-	(*DesiredState)(nil),          // 27: ltsp.satellite.v1.DesiredState
-	(*DesiredVersion)(nil),        // 28: ltsp.satellite.v1.DesiredVersion
-	(*Subnet)(nil),                // 29: ltsp.satellite.v1.Subnet
-	(*Client)(nil),                // 30: ltsp.satellite.v1.Client
-	(*Peer)(nil),                  // 31: ltsp.satellite.v1.Peer
-	(*BootPolicy)(nil),            // 32: ltsp.satellite.v1.BootPolicy
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
+	(*GetPolicyRequest)(nil),      // 7: ltsp.satellite.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),     // 8: ltsp.satellite.v1.GetPolicyResponse
+	(*ConnectRequest)(nil),        // 9: ltsp.satellite.v1.ConnectRequest
+	(*ConnectResponse)(nil),       // 10: ltsp.satellite.v1.ConnectResponse
+	(*ClientCommand)(nil),         // 11: ltsp.satellite.v1.ClientCommand
+	(*ClientResult)(nil),          // 12: ltsp.satellite.v1.ClientResult
+	(*ClientEvents)(nil),          // 13: ltsp.satellite.v1.ClientEvents
+	(*ClientEvent)(nil),           // 14: ltsp.satellite.v1.ClientEvent
+	(*Hello)(nil),                 // 15: ltsp.satellite.v1.Hello
+	(*StatusReport)(nil),          // 16: ltsp.satellite.v1.StatusReport
+	(*LoginHostStatus)(nil),       // 17: ltsp.satellite.v1.LoginHostStatus
+	(*SubnetStatus)(nil),          // 18: ltsp.satellite.v1.SubnetStatus
+	(*VersionStatus)(nil),         // 19: ltsp.satellite.v1.VersionStatus
+	(*BootTrace)(nil),             // 20: ltsp.satellite.v1.BootTrace
+	(*TraceRange)(nil),            // 21: ltsp.satellite.v1.TraceRange
+	(*PlanSyncRequest)(nil),       // 22: ltsp.satellite.v1.PlanSyncRequest
+	(*PlanSyncResponse)(nil),      // 23: ltsp.satellite.v1.PlanSyncResponse
+	(*SyncPlan)(nil),              // 24: ltsp.satellite.v1.SyncPlan
+	(*SyncOption)(nil),            // 25: ltsp.satellite.v1.SyncOption
+	(*DeltaFile)(nil),             // 26: ltsp.satellite.v1.DeltaFile
+	(*TransferPolicy)(nil),        // 27: ltsp.satellite.v1.TransferPolicy
+	(*Member)(nil),                // 28: ltsp.satellite.v1.Member
+	(*ClientReports)(nil),         // 29: ltsp.satellite.v1.ClientReports
+	(*ClientReport)(nil),          // 30: ltsp.satellite.v1.ClientReport
+	(*ClientSession)(nil),         // 31: ltsp.satellite.v1.ClientSession
+	(*BootStep)(nil),              // 32: ltsp.satellite.v1.BootStep
+	(*GetManifestRequest)(nil),    // 33: ltsp.satellite.v1.GetManifestRequest
+	(*GetManifestResponse)(nil),   // 34: ltsp.satellite.v1.GetManifestResponse
+	(*DesiredState)(nil),          // 35: ltsp.satellite.v1.DesiredState
+	(*PolicyLayer)(nil),           // 36: ltsp.satellite.v1.PolicyLayer
+	(*LoginHost)(nil),             // 37: ltsp.satellite.v1.LoginHost
+	(*DesiredVersion)(nil),        // 38: ltsp.satellite.v1.DesiredVersion
+	(*Subnet)(nil),                // 39: ltsp.satellite.v1.Subnet
+	(*Client)(nil),                // 40: ltsp.satellite.v1.Client
+	(*Peer)(nil),                  // 41: ltsp.satellite.v1.Peer
+	(*BootPolicy)(nil),            // 42: ltsp.satellite.v1.BootPolicy
+	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
 }
 var file_ltsp_satellite_v1_satellite_proto_depIdxs = []int32{
-	9,  // 0: ltsp.satellite.v1.ConnectRequest.hello:type_name -> ltsp.satellite.v1.Hello
-	10, // 1: ltsp.satellite.v1.ConnectRequest.status:type_name -> ltsp.satellite.v1.StatusReport
-	22, // 2: ltsp.satellite.v1.ConnectRequest.clients:type_name -> ltsp.satellite.v1.ClientReports
-	13, // 3: ltsp.satellite.v1.ConnectRequest.trace:type_name -> ltsp.satellite.v1.BootTrace
-	27, // 4: ltsp.satellite.v1.ConnectResponse.desired:type_name -> ltsp.satellite.v1.DesiredState
-	12, // 5: ltsp.satellite.v1.StatusReport.versions:type_name -> ltsp.satellite.v1.VersionStatus
-	21, // 6: ltsp.satellite.v1.StatusReport.members:type_name -> ltsp.satellite.v1.Member
-	33, // 7: ltsp.satellite.v1.StatusReport.time:type_name -> google.protobuf.Timestamp
-	33, // 8: ltsp.satellite.v1.StatusReport.started:type_name -> google.protobuf.Timestamp
-	11, // 9: ltsp.satellite.v1.StatusReport.subnets:type_name -> ltsp.satellite.v1.SubnetStatus
-	0,  // 10: ltsp.satellite.v1.VersionStatus.state:type_name -> ltsp.satellite.v1.VersionState
-	17, // 11: ltsp.satellite.v1.VersionStatus.plan:type_name -> ltsp.satellite.v1.SyncPlan
-	33, // 12: ltsp.satellite.v1.VersionStatus.started:type_name -> google.protobuf.Timestamp
-	33, // 13: ltsp.satellite.v1.VersionStatus.finished:type_name -> google.protobuf.Timestamp
-	14, // 14: ltsp.satellite.v1.BootTrace.ranges:type_name -> ltsp.satellite.v1.TraceRange
-	17, // 15: ltsp.satellite.v1.PlanSyncResponse.plan:type_name -> ltsp.satellite.v1.SyncPlan
-	19, // 16: ltsp.satellite.v1.PlanSyncResponse.delta:type_name -> ltsp.satellite.v1.DeltaFile
-	1,  // 17: ltsp.satellite.v1.SyncPlan.method:type_name -> ltsp.satellite.v1.SyncMethod
-	34, // 18: ltsp.satellite.v1.SyncPlan.expected:type_name -> google.protobuf.Duration
-	18, // 19: ltsp.satellite.v1.SyncPlan.options:type_name -> ltsp.satellite.v1.SyncOption
-	34, // 20: ltsp.satellite.v1.SyncPlan.retry_after:type_name -> google.protobuf.Duration
-	33, // 21: ltsp.satellite.v1.SyncPlan.made:type_name -> google.protobuf.Timestamp
-	1,  // 22: ltsp.satellite.v1.SyncOption.method:type_name -> ltsp.satellite.v1.SyncMethod
-	34, // 23: ltsp.satellite.v1.SyncOption.expected:type_name -> google.protobuf.Duration
-	1,  // 24: ltsp.satellite.v1.TransferPolicy.method:type_name -> ltsp.satellite.v1.SyncMethod
-	34, // 25: ltsp.satellite.v1.TransferPolicy.lazy_wait:type_name -> google.protobuf.Duration
-	23, // 26: ltsp.satellite.v1.ClientReports.reports:type_name -> ltsp.satellite.v1.ClientReport
-	33, // 27: ltsp.satellite.v1.ClientReport.time:type_name -> google.protobuf.Timestamp
-	24, // 28: ltsp.satellite.v1.ClientReport.timeline:type_name -> ltsp.satellite.v1.BootStep
-	34, // 29: ltsp.satellite.v1.ClientReport.uptime:type_name -> google.protobuf.Duration
-	34, // 30: ltsp.satellite.v1.BootStep.at:type_name -> google.protobuf.Duration
-	28, // 31: ltsp.satellite.v1.DesiredState.versions:type_name -> ltsp.satellite.v1.DesiredVersion
-	29, // 32: ltsp.satellite.v1.DesiredState.subnets:type_name -> ltsp.satellite.v1.Subnet
-	30, // 33: ltsp.satellite.v1.DesiredState.clients:type_name -> ltsp.satellite.v1.Client
-	31, // 34: ltsp.satellite.v1.DesiredState.peers:type_name -> ltsp.satellite.v1.Peer
-	32, // 35: ltsp.satellite.v1.DesiredState.boot:type_name -> ltsp.satellite.v1.BootPolicy
-	20, // 36: ltsp.satellite.v1.DesiredState.transfer:type_name -> ltsp.satellite.v1.TransferPolicy
-	2,  // 37: ltsp.satellite.v1.Subnet.mode:type_name -> ltsp.satellite.v1.DhcpMode
-	34, // 38: ltsp.satellite.v1.Subnet.lease_time:type_name -> google.protobuf.Duration
-	34, // 39: ltsp.satellite.v1.BootPolicy.nbd_timeout:type_name -> google.protobuf.Duration
-	34, // 40: ltsp.satellite.v1.BootPolicy.dead_timeout:type_name -> google.protobuf.Duration
-	3,  // 41: ltsp.satellite.v1.EnrolmentService.Enrol:input_type -> ltsp.satellite.v1.EnrolRequest
-	5,  // 42: ltsp.satellite.v1.EnrolmentService.Renew:input_type -> ltsp.satellite.v1.RenewRequest
-	7,  // 43: ltsp.satellite.v1.LinkService.Connect:input_type -> ltsp.satellite.v1.ConnectRequest
-	25, // 44: ltsp.satellite.v1.LinkService.GetManifest:input_type -> ltsp.satellite.v1.GetManifestRequest
-	15, // 45: ltsp.satellite.v1.LinkService.PlanSync:input_type -> ltsp.satellite.v1.PlanSyncRequest
-	4,  // 46: ltsp.satellite.v1.EnrolmentService.Enrol:output_type -> ltsp.satellite.v1.EnrolResponse
-	6,  // 47: ltsp.satellite.v1.EnrolmentService.Renew:output_type -> ltsp.satellite.v1.RenewResponse
-	8,  // 48: ltsp.satellite.v1.LinkService.Connect:output_type -> ltsp.satellite.v1.ConnectResponse
-	26, // 49: ltsp.satellite.v1.LinkService.GetManifest:output_type -> ltsp.satellite.v1.GetManifestResponse
-	16, // 50: ltsp.satellite.v1.LinkService.PlanSync:output_type -> ltsp.satellite.v1.PlanSyncResponse
-	46, // [46:51] is the sub-list for method output_type
-	41, // [41:46] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	15, // 0: ltsp.satellite.v1.ConnectRequest.hello:type_name -> ltsp.satellite.v1.Hello
+	16, // 1: ltsp.satellite.v1.ConnectRequest.status:type_name -> ltsp.satellite.v1.StatusReport
+	29, // 2: ltsp.satellite.v1.ConnectRequest.clients:type_name -> ltsp.satellite.v1.ClientReports
+	20, // 3: ltsp.satellite.v1.ConnectRequest.trace:type_name -> ltsp.satellite.v1.BootTrace
+	12, // 4: ltsp.satellite.v1.ConnectRequest.result:type_name -> ltsp.satellite.v1.ClientResult
+	13, // 5: ltsp.satellite.v1.ConnectRequest.events:type_name -> ltsp.satellite.v1.ClientEvents
+	35, // 6: ltsp.satellite.v1.ConnectResponse.desired:type_name -> ltsp.satellite.v1.DesiredState
+	11, // 7: ltsp.satellite.v1.ConnectResponse.command:type_name -> ltsp.satellite.v1.ClientCommand
+	43, // 8: ltsp.satellite.v1.ClientCommand.timeout:type_name -> google.protobuf.Duration
+	14, // 9: ltsp.satellite.v1.ClientEvents.events:type_name -> ltsp.satellite.v1.ClientEvent
+	44, // 10: ltsp.satellite.v1.ClientEvent.time:type_name -> google.protobuf.Timestamp
+	19, // 11: ltsp.satellite.v1.StatusReport.versions:type_name -> ltsp.satellite.v1.VersionStatus
+	28, // 12: ltsp.satellite.v1.StatusReport.members:type_name -> ltsp.satellite.v1.Member
+	44, // 13: ltsp.satellite.v1.StatusReport.time:type_name -> google.protobuf.Timestamp
+	44, // 14: ltsp.satellite.v1.StatusReport.started:type_name -> google.protobuf.Timestamp
+	18, // 15: ltsp.satellite.v1.StatusReport.subnets:type_name -> ltsp.satellite.v1.SubnetStatus
+	17, // 16: ltsp.satellite.v1.StatusReport.login_host:type_name -> ltsp.satellite.v1.LoginHostStatus
+	44, // 17: ltsp.satellite.v1.LoginHostStatus.updated:type_name -> google.protobuf.Timestamp
+	0,  // 18: ltsp.satellite.v1.VersionStatus.state:type_name -> ltsp.satellite.v1.VersionState
+	24, // 19: ltsp.satellite.v1.VersionStatus.plan:type_name -> ltsp.satellite.v1.SyncPlan
+	44, // 20: ltsp.satellite.v1.VersionStatus.started:type_name -> google.protobuf.Timestamp
+	44, // 21: ltsp.satellite.v1.VersionStatus.finished:type_name -> google.protobuf.Timestamp
+	21, // 22: ltsp.satellite.v1.BootTrace.ranges:type_name -> ltsp.satellite.v1.TraceRange
+	24, // 23: ltsp.satellite.v1.PlanSyncResponse.plan:type_name -> ltsp.satellite.v1.SyncPlan
+	26, // 24: ltsp.satellite.v1.PlanSyncResponse.delta:type_name -> ltsp.satellite.v1.DeltaFile
+	1,  // 25: ltsp.satellite.v1.SyncPlan.method:type_name -> ltsp.satellite.v1.SyncMethod
+	43, // 26: ltsp.satellite.v1.SyncPlan.expected:type_name -> google.protobuf.Duration
+	25, // 27: ltsp.satellite.v1.SyncPlan.options:type_name -> ltsp.satellite.v1.SyncOption
+	43, // 28: ltsp.satellite.v1.SyncPlan.retry_after:type_name -> google.protobuf.Duration
+	44, // 29: ltsp.satellite.v1.SyncPlan.made:type_name -> google.protobuf.Timestamp
+	1,  // 30: ltsp.satellite.v1.SyncOption.method:type_name -> ltsp.satellite.v1.SyncMethod
+	43, // 31: ltsp.satellite.v1.SyncOption.expected:type_name -> google.protobuf.Duration
+	1,  // 32: ltsp.satellite.v1.TransferPolicy.method:type_name -> ltsp.satellite.v1.SyncMethod
+	43, // 33: ltsp.satellite.v1.TransferPolicy.lazy_wait:type_name -> google.protobuf.Duration
+	30, // 34: ltsp.satellite.v1.ClientReports.reports:type_name -> ltsp.satellite.v1.ClientReport
+	44, // 35: ltsp.satellite.v1.ClientReport.time:type_name -> google.protobuf.Timestamp
+	32, // 36: ltsp.satellite.v1.ClientReport.timeline:type_name -> ltsp.satellite.v1.BootStep
+	43, // 37: ltsp.satellite.v1.ClientReport.uptime:type_name -> google.protobuf.Duration
+	43, // 38: ltsp.satellite.v1.ClientReport.policy_took:type_name -> google.protobuf.Duration
+	31, // 39: ltsp.satellite.v1.ClientReport.sessions:type_name -> ltsp.satellite.v1.ClientSession
+	44, // 40: ltsp.satellite.v1.ClientSession.since:type_name -> google.protobuf.Timestamp
+	43, // 41: ltsp.satellite.v1.BootStep.at:type_name -> google.protobuf.Duration
+	38, // 42: ltsp.satellite.v1.DesiredState.versions:type_name -> ltsp.satellite.v1.DesiredVersion
+	39, // 43: ltsp.satellite.v1.DesiredState.subnets:type_name -> ltsp.satellite.v1.Subnet
+	40, // 44: ltsp.satellite.v1.DesiredState.clients:type_name -> ltsp.satellite.v1.Client
+	41, // 45: ltsp.satellite.v1.DesiredState.peers:type_name -> ltsp.satellite.v1.Peer
+	42, // 46: ltsp.satellite.v1.DesiredState.boot:type_name -> ltsp.satellite.v1.BootPolicy
+	27, // 47: ltsp.satellite.v1.DesiredState.transfer:type_name -> ltsp.satellite.v1.TransferPolicy
+	36, // 48: ltsp.satellite.v1.DesiredState.policies:type_name -> ltsp.satellite.v1.PolicyLayer
+	37, // 49: ltsp.satellite.v1.DesiredState.login_host:type_name -> ltsp.satellite.v1.LoginHost
+	2,  // 50: ltsp.satellite.v1.Subnet.mode:type_name -> ltsp.satellite.v1.DhcpMode
+	43, // 51: ltsp.satellite.v1.Subnet.lease_time:type_name -> google.protobuf.Duration
+	43, // 52: ltsp.satellite.v1.BootPolicy.nbd_timeout:type_name -> google.protobuf.Duration
+	43, // 53: ltsp.satellite.v1.BootPolicy.dead_timeout:type_name -> google.protobuf.Duration
+	3,  // 54: ltsp.satellite.v1.EnrolmentService.Enrol:input_type -> ltsp.satellite.v1.EnrolRequest
+	5,  // 55: ltsp.satellite.v1.EnrolmentService.Renew:input_type -> ltsp.satellite.v1.RenewRequest
+	9,  // 56: ltsp.satellite.v1.LinkService.Connect:input_type -> ltsp.satellite.v1.ConnectRequest
+	33, // 57: ltsp.satellite.v1.LinkService.GetManifest:input_type -> ltsp.satellite.v1.GetManifestRequest
+	22, // 58: ltsp.satellite.v1.LinkService.PlanSync:input_type -> ltsp.satellite.v1.PlanSyncRequest
+	7,  // 59: ltsp.satellite.v1.LinkService.GetPolicy:input_type -> ltsp.satellite.v1.GetPolicyRequest
+	4,  // 60: ltsp.satellite.v1.EnrolmentService.Enrol:output_type -> ltsp.satellite.v1.EnrolResponse
+	6,  // 61: ltsp.satellite.v1.EnrolmentService.Renew:output_type -> ltsp.satellite.v1.RenewResponse
+	10, // 62: ltsp.satellite.v1.LinkService.Connect:output_type -> ltsp.satellite.v1.ConnectResponse
+	34, // 63: ltsp.satellite.v1.LinkService.GetManifest:output_type -> ltsp.satellite.v1.GetManifestResponse
+	23, // 64: ltsp.satellite.v1.LinkService.PlanSync:output_type -> ltsp.satellite.v1.PlanSyncResponse
+	8,  // 65: ltsp.satellite.v1.LinkService.GetPolicy:output_type -> ltsp.satellite.v1.GetPolicyResponse
+	60, // [60:66] is the sub-list for method output_type
+	54, // [54:60] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_ltsp_satellite_v1_satellite_proto_init() }
@@ -3041,14 +3963,17 @@ func file_ltsp_satellite_v1_satellite_proto_init() {
 	if File_ltsp_satellite_v1_satellite_proto != nil {
 		return
 	}
-	file_ltsp_satellite_v1_satellite_proto_msgTypes[4].OneofWrappers = []any{
+	file_ltsp_satellite_v1_satellite_proto_msgTypes[6].OneofWrappers = []any{
 		(*ConnectRequest_Hello)(nil),
 		(*ConnectRequest_Status)(nil),
 		(*ConnectRequest_Clients)(nil),
 		(*ConnectRequest_Trace)(nil),
+		(*ConnectRequest_Result)(nil),
+		(*ConnectRequest_Events)(nil),
 	}
-	file_ltsp_satellite_v1_satellite_proto_msgTypes[5].OneofWrappers = []any{
+	file_ltsp_satellite_v1_satellite_proto_msgTypes[7].OneofWrappers = []any{
 		(*ConnectResponse_Desired)(nil),
+		(*ConnectResponse_Command)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3056,7 +3981,7 @@ func file_ltsp_satellite_v1_satellite_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ltsp_satellite_v1_satellite_proto_rawDesc), len(file_ltsp_satellite_v1_satellite_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   30,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -172,6 +172,7 @@ const (
 	LinkService_Connect_FullMethodName     = "/ltsp.satellite.v1.LinkService/Connect"
 	LinkService_GetManifest_FullMethodName = "/ltsp.satellite.v1.LinkService/GetManifest"
 	LinkService_PlanSync_FullMethodName    = "/ltsp.satellite.v1.LinkService/PlanSync"
+	LinkService_GetPolicy_FullMethodName   = "/ltsp.satellite.v1.LinkService/GetPolicy"
 )
 
 // LinkServiceClient is the client API for LinkService service.
@@ -187,6 +188,8 @@ type LinkServiceClient interface {
 	GetManifest(ctx context.Context, in *GetManifestRequest, opts ...grpc.CallOption) (*GetManifestResponse, error)
 	// PlanSync says which way to a version is the cheapest for the caller now, and why. Asked before a transfer begins and after each failure.
 	PlanSync(ctx context.Context, in *PlanSyncRequest, opts ...grpc.CallOption) (*PlanSyncResponse, error)
+	// GetPolicy delivers a policy archive (internal/policy) that the desired state of the caller's site names, in pieces of at most 256 KiB.
+	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetPolicyResponse], error)
 }
 
 type linkServiceClient struct {
@@ -230,6 +233,25 @@ func (c *linkServiceClient) PlanSync(ctx context.Context, in *PlanSyncRequest, o
 	return out, nil
 }
 
+func (c *linkServiceClient) GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetPolicyResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LinkService_ServiceDesc.Streams[1], LinkService_GetPolicy_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GetPolicyRequest, GetPolicyResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LinkService_GetPolicyClient = grpc.ServerStreamingClient[GetPolicyResponse]
+
 // LinkServiceServer is the server API for LinkService service.
 // All implementations must embed UnimplementedLinkServiceServer
 // for forward compatibility.
@@ -243,6 +265,8 @@ type LinkServiceServer interface {
 	GetManifest(context.Context, *GetManifestRequest) (*GetManifestResponse, error)
 	// PlanSync says which way to a version is the cheapest for the caller now, and why. Asked before a transfer begins and after each failure.
 	PlanSync(context.Context, *PlanSyncRequest) (*PlanSyncResponse, error)
+	// GetPolicy delivers a policy archive (internal/policy) that the desired state of the caller's site names, in pieces of at most 256 KiB.
+	GetPolicy(*GetPolicyRequest, grpc.ServerStreamingServer[GetPolicyResponse]) error
 	mustEmbedUnimplementedLinkServiceServer()
 }
 
@@ -261,6 +285,9 @@ func (UnimplementedLinkServiceServer) GetManifest(context.Context, *GetManifestR
 }
 func (UnimplementedLinkServiceServer) PlanSync(context.Context, *PlanSyncRequest) (*PlanSyncResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PlanSync not implemented")
+}
+func (UnimplementedLinkServiceServer) GetPolicy(*GetPolicyRequest, grpc.ServerStreamingServer[GetPolicyResponse]) error {
+	return status.Error(codes.Unimplemented, "method GetPolicy not implemented")
 }
 func (UnimplementedLinkServiceServer) mustEmbedUnimplementedLinkServiceServer() {}
 func (UnimplementedLinkServiceServer) testEmbeddedByValue()                     {}
@@ -326,6 +353,17 @@ func _LinkService_PlanSync_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LinkService_GetPolicy_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GetPolicyRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LinkServiceServer).GetPolicy(m, &grpc.GenericServerStream[GetPolicyRequest, GetPolicyResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LinkService_GetPolicyServer = grpc.ServerStreamingServer[GetPolicyResponse]
+
 // LinkService_ServiceDesc is the grpc.ServiceDesc for LinkService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -348,6 +386,11 @@ var LinkService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _LinkService_Connect_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "GetPolicy",
+			Handler:       _LinkService_GetPolicy_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "ltsp/satellite/v1/satellite.proto",
