@@ -125,7 +125,7 @@ func (r *Registry) observe(c store.Commit) {
 	if !c.Audited {
 		return
 	}
-	everywhere := c.Has(store.KindImage) || c.Has(store.KindVersion)
+	everywhere := c.Has(store.KindImage) || c.Has(store.KindVersion) || slices.Contains(c.Sites, "")
 	r.planner.invalidate(everywhere, c.Sites)
 	r.wake(everywhere, c.Sites)
 }
