@@ -91,7 +91,8 @@ type Server struct {
 	fetches   *semaphore.Weighted
 	diffs     *semaphore.Weighted
 	archives  *semaphore.Weighted // policies that are held in memory
-	closing   context.Context     // ends when the server begins to drain
+	commands  *semaphore.Weighted
+	closing   context.Context // ends when the server begins to drain
 	close     context.CancelFunc
 	receivers sync.WaitGroup // goroutines that read satellites' streams
 }
@@ -113,6 +114,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, guard: newGuard(cfg.Limits), limiter: enroll.NewLimiter(cfg.Now), puts: semaphore.NewWeighted(int64(cfg.Limits.PutStreams)),
 		fetches: semaphore.NewWeighted(int64(cfg.Limits.FetchStreams)), diffs: semaphore.NewWeighted(2), archives: semaphore.NewWeighted(4),
+		commands: semaphore.NewWeighted(commandCalls),
 	}
 	s.metrics = newMetrics(cfg.Metrics, s.guard.connections)
 	s.authority = &authority{store: cfg.Store, guard: s.guard, table: methods(), now: cfg.Now, log: cfg.Log, metrics: s.metrics}

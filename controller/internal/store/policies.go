@@ -114,15 +114,15 @@ func eventKey(site string, sequence uint64) string { return fmt.Sprintf("%s/%020
 // ClientEvents lists the events of all sites, those of a site in the order of their sequence.
 func (tx *Tx) ClientEvents() ([]fleet.ClientEvent, error) { return tx.clientEvents().List("") }
 
-// PutClientEvent keeps an event and drops the one that is fleet.MaxClientEvents older.
-func (tx *Tx) PutClientEvent(e fleet.ClientEvent) error {
+// PutClientEvent keeps an event. With the newest of a site those go that are fleet.MaxClientEvents older, or more.
+func (tx *Tx) PutClientEvent(e fleet.ClientEvent, newest bool) error {
 	if err := tx.clientEvents().Put(eventKey(e.Site, e.Sequence), e); err != nil {
 		return err
 	}
-	if e.Sequence <= fleet.MaxClientEvents {
+	if !newest || e.Sequence <= fleet.MaxClientEvents {
 		return nil
 	}
-	return tx.clientEvents().Delete(eventKey(e.Site, e.Sequence-fleet.MaxClientEvents))
+	return tx.clientEvents().deleteRange(eventKey(e.Site, 0), eventKey(e.Site, e.Sequence-fleet.MaxClientEvents+1))
 }
 
 // DeleteClientEvents drops the events of a site.
