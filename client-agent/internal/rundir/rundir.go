@@ -20,7 +20,19 @@ const (
 	BootConfig = "boot.json" // the boot configuration as it came
 	Boot       = "state.json"
 	Keeper     = "keeper.json"
+	Policy     = "policy"       // directory of the policy states, root's only
+	Applied    = "applied.json" // agentproto.PolicyReport of what is in force
+	Events     = "events"       // spool of agentproto.Event
+	Sessions   = "sessions"     // spool of Session
 )
+
+// Session is a remote application that runs. Its user is who owns the record; it counts while a process of that user has the number.
+type Session struct {
+	PID   int       `json:"pid"`
+	App   string    `json:"app"`
+	Host  string    `json:"host"`
+	Since time.Time `json:"since"`
+}
 
 // maxFile bounds what is read back, in bytes.
 const maxFile = 1 << 20
