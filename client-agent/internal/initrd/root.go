@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rootdir"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rootprep"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rundir"
 )
@@ -61,7 +62,7 @@ func (b *boot) initCandidates() []string {
 
 // prepareSwitch does what may fail before the point of no return.
 func (b *boot) prepareSwitch(context.Context) error {
-	if _, err := rootprep.Root(newRoot).FindInit(b.initCandidates()...); err != nil {
+	if _, err := rootdir.Root(newRoot).FindInit(b.initCandidates()...); err != nil {
 		return b.blameVerity(err)
 	}
 	for _, dir := range switchMounts {
@@ -94,7 +95,7 @@ var switchMounts = []string{"/proc", "/sys", "/dev", "/run"}
 
 // becomeInit replaces this process by the image's init. It returns only on failure, and then nothing of the initrd may be left.
 func (b *boot) becomeInit(context.Context) error {
-	init, err := rootprep.Root(newRoot).FindInit(b.initCandidates()...)
+	init, err := rootdir.Root(newRoot).FindInit(b.initCandidates()...)
 	if err != nil {
 		return err
 	}

@@ -1,3 +1,5 @@
+// Package rootprep makes the mounted root file system that of this PC before init starts: names, resolver, units, and configuration that keeps
+// network managers away from the NIC that the root hangs on. Everything goes into the overlay or into /run; the image is not changed.
 package rootprep
 
 import (
@@ -8,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rootdir"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rundir"
 )
 
@@ -49,13 +52,13 @@ NoNewPrivileges=yes
 
 type preparation struct {
 	cfg           Config
-	root, run     Root
+	root, run     rootdir.Root
 	wroteResolver bool
 }
 
 // Prepare writes everything. It may be called once per boot.
 func Prepare(cfg Config) error {
-	p := &preparation{cfg: cfg, root: Root(cfg.Root), run: Root(cfg.Run)}
+	p := &preparation{cfg: cfg, root: rootdir.Root(cfg.Root), run: rootdir.Root(cfg.Run)}
 	for _, step := range []func() error{p.names, p.disks, p.resolver, p.leaveNICAlone, p.agentUnit} {
 		if err := step(); err != nil {
 			return fmt.Errorf("prepare the root: %w", err)

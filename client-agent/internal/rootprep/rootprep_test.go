@@ -9,36 +9,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/testtree"
 )
 
 var testMAC = net.HardwareAddr{0x52, 0x54, 0, 0x67, 0, 0x1a}
-
-// tree makes a root from path to content; "-> x" is a link to x, a path that ends in "/" a directory, "#!" content is executable.
-func tree(t *testing.T, files map[string]string) string {
-	t.Helper()
-	dir := t.TempDir()
-	for name, content := range files {
-		file := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		var err error
-		switch target, link := strings.CutPrefix(content, "-> "); {
-		case strings.HasSuffix(name, "/"):
-			err = os.MkdirAll(file, 0o755)
-		case link:
-			err = os.Symlink(target, file)
-		case strings.HasPrefix(content, "#!"):
-			err = os.WriteFile(file, []byte(content), 0o755)
-		default:
-			err = os.WriteFile(file, []byte(content), 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
 
 func TestHostname(t *testing.T) {
 	t.Parallel()
@@ -147,40 +122,6 @@ func TestPlanResolver(t *testing.T) {
 	}
 }
 
-func TestResolve(t *testing.T) {
-	t.Parallel()
-	dir := tree(t, map[string]string{
-		"lib":                      "-> usr/lib",
-		"usr/lib/systemd/systemd":  "#!x",
-		"sbin/init":                "-> /lib/systemd/systemd",
-		"etc/up":                   "-> ../../../../usr/lib/f",
-		"usr/lib/f":                "content",
-		"etc/loop":                 "-> loop",
-		"etc/dangling":             "-> /run/x/y",
-		"usr/bin/script":           "not executable",
-		"usr/lib/systemd/dir.d/":   "",
-		"etc/absolute-to-elsewise": "-> /etc/hostname",
-	})
-	r := Root(dir)
-	for p, want := range map[string]string{
-		"/sbin/init": "usr/lib/systemd/systemd", "/etc/up": "usr/lib/f", "/etc/dangling": "run/x/y", "/none/at/all": "none/at/all",
-		"/../../usr": "usr", "/etc/absolute-to-elsewise": "etc/hostname",
-	} {
-		if got, err := r.resolve(p); err != nil || got != filepath.Join(dir, want) {
-			t.Errorf("%s: got %s, %v", p, got, err)
-		}
-	}
-	if got, err := r.resolve("/etc/loop"); err == nil {
-		t.Errorf("loop: got %s", got)
-	}
-	if got, err := r.FindInit("/usr/bin/script", "/etc/loop", "/usr/lib/systemd/dir.d", "/sbin/init", "/bin/sh"); err != nil || got != "/sbin/init" {
-		t.Errorf("init: got %s, %v", got, err)
-	}
-	if got, err := r.FindInit("/usr/bin/script", "/none"); err == nil {
-		t.Errorf("init: got %s", got)
-	}
-}
-
 func read(t *testing.T, file string) string {
 	t.Helper()
 	b, err := os.ReadFile(file)
@@ -192,7 +133,7 @@ func read(t *testing.T, file string) string {
 
 func TestPrepareDesktop(t *testing.T) {
 	t.Parallel()
-	root, run := tree(t, map[string]string{
+	root, run := testtree.New(t, map[string]string{
 		"etc/hosts":                              "127.0.0.1 localhost\n::1 localhost\n192.168.67.1 server\n",
 		"etc/hostname":                           "-> /nowhere",
 		"etc/fstab":                              "UUID=1 / ext4 defaults 0 1\n",
@@ -238,7 +179,7 @@ func TestPrepareDesktop(t *testing.T) {
 
 func TestPrepareResolved(t *testing.T) {
 	t.Parallel()
-	root, run := tree(t, map[string]string{
+	root, run := testtree.New(t, map[string]string{
 		"etc/resolv.conf":                  "-> ../run/systemd/resolve/stub-resolv.conf",
 		"usr/lib/systemd/systemd-resolved": "#!x",
 		"var/lib/dbus/machine-id":          "-> /etc/machine-id",
@@ -265,7 +206,7 @@ func TestPrepareResolved(t *testing.T) {
 
 func TestPrepareWithoutDNS(t *testing.T) {
 	t.Parallel()
-	root, run := tree(t, map[string]string{"etc/resolv.conf": "# empty\n"}), t.TempDir()
+	root, run := testtree.New(t, map[string]string{"etc/resolv.conf": "# empty\n"}), t.TempDir()
 	if err := Prepare(Config{Root: root, Run: run, Hostname: "ltsp20", MAC: testMAC, NIC: "eth0"}); err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +217,7 @@ func TestPrepareWithoutDNS(t *testing.T) {
 
 func TestPrepareReportsFailure(t *testing.T) {
 	t.Parallel()
-	root := tree(t, map[string]string{"etc": "a file"})
+	root := testtree.New(t, map[string]string{"etc": "a file"})
 	if err := Prepare(Config{Root: root, Run: t.TempDir(), Hostname: "x", MAC: testMAC, NIC: "eth0"}); err == nil {
 		t.Error("no error though /etc cannot be written")
 	}
