@@ -1,121 +1,201 @@
 package spool
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
+
+	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 )
 
-type note struct{ Text string }
-
-// texts reads all notes and keeps those that begin with "keep".
-func texts(t *testing.T, dir string) []string {
+// newSpool returns a spool in a directory of the test, with user 1000's run directory; only root can make that, so others test less.
+func newSpool(t *testing.T) Spool {
 	t.Helper()
-	var list []string
-	err := Each(dir, func(r Record) bool {
-		var n note
-		if err := json.Unmarshal(r.Data, &n); err != nil {
-			return false
-		}
-		if int(r.UID) != os.Getuid() {
-			t.Errorf("owner %d", r.UID)
-		}
-		list = append(list, n.Text)
-		return strings.HasPrefix(n.Text, "keep")
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(list)
-	return list
-}
-
-func TestPutAndEach(t *testing.T) {
-	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "spool")
-	if got := texts(t, dir); got != nil {
-		t.Errorf("no directory: %v", got)
-	}
-	for range 2 { // a second time changes nothing
-		if err := Make(dir); err != nil {
+	dir := t.TempDir()
+	s := Spool{Root: filepath.Join(dir, "ltsp"), Users: filepath.Join(dir, "user"), Proc: "/proc"}
+	for _, d := range []string{s.Root, s.Users} {
+		if err := os.Mkdir(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	info, err := os.Stat(dir)
-	if err != nil || info.Mode() != os.ModeDir|os.ModeSticky|0o733 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
-	var paths []string
-	for _, text := range []string{"keep 1", "once", "keep 2"} {
-		path, err := Put(dir, note{text})
-		if err != nil {
+	return s
+}
+
+// userPut writes a file as a user would.
+func userPut(t *testing.T, s Spool, kind, name, text string) string {
+	t.Helper()
+	dir := s.Users
+	for _, d := range []string{"1000", userDir, kind} {
+		dir = filepath.Join(dir, d)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		paths = append(paths, path)
+		if err := os.Chown(dir, 1000, 1000); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if diff := cmp.Diff([]string{"keep 1", "keep 2", "once"}, texts(t, dir)); diff != "" {
-		t.Error(diff)
+	file := filepath.Join(dir, name)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if err := os.Remove(paths[0]); err != nil {
-		t.Error(err)
+	if err := os.Chown(file, 1000, 1000); err != nil {
+		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"keep 2"}, texts(t, dir)); diff != "" {
-		t.Error(diff)
-	}
-	if _, err := Put(dir, note{strings.Repeat("x", MaxRecord)}); err == nil {
-		t.Error("a record without bound was written")
+	return file
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root has other users' files")
 	}
 }
 
-// TestHostile puts into a spool what a pupil could.
-func TestHostile(t *testing.T) {
+func TestEvents(t *testing.T) {
 	t.Parallel()
-	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "outside")
-	if err := os.WriteFile(outside, []byte(`{"Text":"keep"}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, err := range []error{
-		os.Symlink(outside, filepath.Join(dir, "link")),
-		os.MkdirAll(filepath.Join(dir, "dir", "sub"), 0o755),
-		unix.Mkfifo(filepath.Join(dir, "pipe"), 0o666),
-		os.WriteFile(filepath.Join(dir, "long"), make([]byte, MaxRecord+1), 0o666),
-		os.WriteFile(filepath.Join(dir, "bad"), []byte("{"), 0o666),
-		os.WriteFile(filepath.Join(dir, ".young"), nil, 0o666),
-		os.WriteFile(filepath.Join(dir, ".old"), nil, 0o666),
-		os.Chtimes(filepath.Join(dir, ".old"), time.Time{}, time.Now().Add(-2*stale)),
+	needRoot(t)
+	s := newSpool(t)
+	now := time.Now().UTC().Round(0)
+	for _, e := range []agentproto.Event{
+		{Time: now, Kind: agentproto.EventLoginHost, Text: "second"},
+		{Time: now.Add(-time.Second), Kind: agentproto.EventHostKey, Text: "first\n\x1b[31mred"},
 	} {
-		if err != nil {
+		if err := s.AddEvent(e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for range maxRecords + 10 {
-		if _, err := Put(dir, note{"keep"}); err != nil {
-			t.Fatal(err)
-		}
+	want := []agentproto.Event{
+		{Time: now.Add(-time.Second), Kind: agentproto.EventHostKey, Text: "first  [31mred"},
+		{Time: now, Kind: agentproto.EventLoginHost, Text: "second"},
 	}
-	if n := len(texts(t, dir)); n > maxRecords {
-		t.Errorf("%d records were read", n)
+	if diff := cmp.Diff(want, s.TakeEvents(10)); diff != "" {
+		t.Error(diff)
+	}
+	if again := s.TakeEvents(10); len(again) != 0 {
+		t.Errorf("they came again: %v", again)
+	}
+}
+
+func TestEventsOfUsers(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	s := newSpool(t)
+	good := `{"time":"2026-01-01T00:00:00Z","kind":"remoteapp","text":"from a user"}`
+	userPut(t, s, eventsDir, "good.json", good)
+	userPut(t, s, eventsDir, "kind.json", strings.Replace(good, `"remoteapp"`, `"host-key"`, 1))
+	userPut(t, s, eventsDir, "broken.json", `{"time":`)
+	userPut(t, s, eventsDir, "big.json", good+strings.Repeat(" ", maxFile))
+	stolen := filepath.Join(s.Root, "secret")
+	if err := os.WriteFile(stolen, []byte(good), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(userPut(t, s, eventsDir, "x.new", "unfinished"))
+	if err := os.Symlink(stolen, filepath.Join(dir, "link.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(stolen, filepath.Join(dir, "hard.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "fifo.json"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "dir.json"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	got := s.TakeEvents(10)
+	if len(got) != 1 || got[0].Text != "from a user" {
+		t.Errorf("got %+v", got)
+	}
+	if _, err := os.Stat(stolen); err != nil {
+		t.Errorf("a file elsewhere is gone: %v", err)
 	}
 	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 2 { // dir.json, x.new
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestRedirected has a user whose directory is a link to where root's files are.
+func TestRedirected(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	for _, at := range []string{userDir, filepath.Join(userDir, eventsDir)} {
+		s := newSpool(t)
+		if err := s.AddEvent(Event(agentproto.EventHostKey, "root's")); err != nil {
+			t.Fatal(err)
+		}
+		link := filepath.Join(s.Users, "1000", at)
+		if err := os.MkdirAll(filepath.Dir(link), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		target := s.Root
+		if at != userDir {
+			target = filepath.Join(s.Root, eventsDir)
+		}
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.TakeEvents(10); len(got) != 1 {
+			t.Errorf("%s: %v", at, got)
+		}
+	}
+}
+
+func TestManyEvents(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	s := newSpool(t)
+	for i := range 2 * maxRecords {
+		userPut(t, s, eventsDir, strconv.Itoa(i)+".json", `{"time":"2026-01-01T00:00:00Z","kind":"remoteapp","text":"flood"}`)
+	}
+	if got := s.TakeEvents(1000); len(got) != maxRecords {
+		t.Errorf("%d at once", len(got))
+	}
+	if got := s.TakeEvents(5); len(got) != 5 {
+		t.Errorf("%d of at most 5", len(got))
+	}
+}
+
+func TestSessions(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	s := newSpool(t)
+	since := time.Now().UTC().Round(0)
+	login := agentproto.Session{Kind: "login", User: "ann", Since: since}
+	if _, err := s.AddSession(login, os.Getpid()); err != nil {
+		t.Fatal(err)
+	}
+	users := func(uid int) string { return map[int]string{1000: "bob"}[uid] }
+	// A user's record that hangs on somebody else's process, one of a process that was another, and one of none.
+	userPut(t, s, sessionsDir, "a.json", `{"kind":"login","user":"root","pid":1,"start":0}`)
+	start, err := s.started(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range left {
-		if strings.HasPrefix(e.Name(), ".") && e.Name() != ".young" || !e.Type().IsRegular() || e.Name() == "long" || e.Name() == "bad" {
-			t.Errorf("%s has stayed", e.Name())
+	pid := strconv.Itoa(os.Getpid())
+	userPut(t, s, sessionsDir, "b.json", `{"kind":"remoteapp","user":"root","pid":`+pid+`,"start":`+strconv.FormatUint(start, 10)+`}`)
+	userPut(t, s, sessionsDir, "c.json", `{"kind":"remoteapp","pid":`+pid+`,"start":`+strconv.FormatUint(start+1, 10)+`}`)
+	userPut(t, s, sessionsDir, "d.json", `{"pid":-1}`)
+	if diff := cmp.Diff([]agentproto.Session{login}, s.Sessions(users)); diff != "" {
+		t.Error(diff)
+	}
+	s.EndSession(os.Getpid())
+	if got := s.Sessions(users); len(got) != 0 {
+		t.Errorf("after its end: %v", got)
+	}
+}
+
+func TestClean(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{"plain": "plain", " a\nb\x00 ": "a b", "\xff\xfeü": "ü", "\u202eevil": "evil", strings.Repeat("ü", 400): strings.Repeat("ü", 256)} {
+		if got := Clean(in, 512); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
 		}
-	}
-	if len(left) > maxRecords {
-		t.Errorf("%d files are left", len(left))
-	}
-	if _, err := os.Stat(outside); err != nil {
-		t.Errorf("a link was followed: %v", err)
 	}
 }
