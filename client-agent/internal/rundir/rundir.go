@@ -21,18 +21,9 @@ const (
 	Boot       = "state.json"
 	Keeper     = "keeper.json"
 	Policy     = "policy"       // directory of the policy states, root's only
+	Facts      = "facts.json"   // step.Facts, what the initrd knew of the client
 	Applied    = "applied.json" // agentproto.PolicyReport of what is in force
-	Events     = "events"       // spool of agentproto.Event
-	Sessions   = "sessions"     // spool of Session
 )
-
-// Session is a remote application that runs. Its user is who owns the record; it counts while a process of that user has the number.
-type Session struct {
-	PID   int       `json:"pid"`
-	App   string    `json:"app"`
-	Host  string    `json:"host"`
-	Since time.Time `json:"since"`
-}
 
 // maxFile bounds what is read back, in bytes.
 const maxFile = 1 << 20
@@ -47,6 +38,8 @@ type BootState struct {
 	// DHCPServer is empty if nobody said which server gave the address.
 	DHCPServer string            `json:"dhcp_server,omitempty"`
 	Timeline   []agentproto.Step `json:"timeline"`
+	// NoPolicy says why the boot went on without a policy; empty if it had one.
+	NoPolicy string `json:"no_policy,omitempty"`
 }
 
 // KeeperState is what the keeper knows of the root connection.
