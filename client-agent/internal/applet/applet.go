@@ -71,6 +71,10 @@ type Result struct {
 	Values map[string]string `json:"values"`
 	// Final are the variables after the last hook: Values, and what the steps and hooks have set. HOSTNAME and SERVER are here.
 	Final map[string]string `json:"final"`
+	// Boot are the Values of the last Run: what needs a reboot is judged against them.
+	Boot map[string]string `json:"boot"`
+	// Set are the variables that hooks and functions set at boot to something else than Boot.
+	Set map[string]string `json:"set,omitempty"`
 	// Ran are the functions that did something, in order, script functions too.
 	Ran []string `json:"ran,omitempty"`
 	// Pending says what has changed and needs a reboot, a line each. Only Reapply fills it.
@@ -79,6 +83,8 @@ type Result struct {
 	Failures []Failure `json:"failures,omitempty"`
 	// Remarks say what was given and has no effect.
 	Remarks []string `json:"remarks,omitempty"`
+	// Replaced are our functions in place of which scripts' ran, or that were omitted.
+	Replaced []string `json:"replaced,omitempty"`
 	// Notes are the steps' own.
 	Notes map[string][]string `json:"notes,omitempty"`
 	// DebugShell is DEBUG_SHELL: the administrator wants a shell on the console if something has failed.

@@ -192,7 +192,7 @@ func (c *Context) Remark(format string, args ...any) {
 func (v Values) Names(prefix string) []string {
 	var names []string
 	for name, value := range v {
-		if value != "" && len(name) > len(prefix) && strings.HasPrefix(name, prefix) {
+		if value != "" && strings.HasPrefix(name, prefix) {
 			names = append(names, name)
 		}
 	}
@@ -206,7 +206,7 @@ func (v Values) Words(name string) []string { return strings.Fields(v[name]) }
 // Match tells whether a need is one of a function's for the named variable.
 func Match(need, name string) bool {
 	if prefix, ok := strings.CutSuffix(need, "*"); ok {
-		return len(name) > len(prefix) && strings.HasPrefix(name, prefix)
+		return strings.HasPrefix(name, prefix)
 	}
 	return need == name
 }
@@ -216,4 +216,29 @@ func (f Function) NeedsAny(names []string) bool {
 	return slices.ContainsFunc(names, func(name string) bool {
 		return slices.ContainsFunc(f.Needs, func(need string) bool { return Match(need, name) })
 	})
+}
+
+// Hide removes a file or link so that Restore can bring it back, and tells whether it was there.
+func (c *Context) Hide(p string) (bool, error) {
+	if _, err := c.Root.Lstat(p); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return false, err
+	}
+	if err := c.Memory.keep(p); err != nil {
+		return false, err
+	}
+	return true, c.Root.Remove(p)
+}
+
+// Replace gives a file new content, and permissions only if it is new: those of one that is there stay, with its owner.
+func (c *Context) Replace(p, content string, mode uint32) error {
+	if !c.Root.Exists(p) {
+		return c.GenerateMode(p, content, fs.FileMode(mode))
+	}
+	if err := c.Memory.keep(p); err != nil {
+		return err
+	}
+	return c.Root.EditFile(p, content)
 }

@@ -54,9 +54,11 @@ func (v Values) Family(prefix string) []string {
 type Function struct {
 	// Name is what OMIT_FUNCTIONS calls it.
 	Name string
-	// Needs are the variables and inputs that its result depends on; a name that ends in "*" is a family: HOSTS_* means HOSTS_ and something. What
+	// Needs are the variables and inputs that its result depends on; a name that ends in "*" is a family: HOSTS_* means all that begins with HOSTS_. What
 	// Context calls an input is named by a constant.
 	Needs []string
+	// Always functions only work out values for those behind them; they are done again whenever others are.
+	Always bool
 	// Live functions can be done again on a running client, with other values, and then take back what they did before.
 	Live bool
 	// Do does it. A nil Do has no effect here; Omitting it is no error.
