@@ -114,11 +114,12 @@ func (v commandResultView) text() string {
 	case v.Exit != 0:
 		state = fmt.Sprintf("exit code %d", v.Exit)
 	}
-	s := plain(name+": "+state) + "\n"
+	var b strings.Builder
+	b.WriteString(plain(name+": "+state) + "\n")
 	for line := range strings.Lines(v.Output) {
-		s += "    " + plain(strings.TrimRight(line, "\r\n")) + "\n"
+		b.WriteString("    " + plain(strings.TrimRight(line, "\r\n")) + "\n")
 	}
-	return s
+	return b.String()
 }
 
 // askAll asks before a command means all clients of a site or a room.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -93,14 +94,9 @@ func viewPlan(scope string, r *adminv1.PlanPolicyResponse) planView {
 	return v
 }
 
-// bad tells whether the plan has an error for which it would be refused.
+// bad tells whether the plan has an error for which it would be refused: other findings are for the admin to judge.
 func (v planView) bad() bool {
-	for _, f := range v.Findings {
-		if f.Severity == "error" {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(v.Findings, func(f findingView) bool { return f.Rule == "syntax" })
 }
 
 // effects says when a change is in force.

@@ -10,6 +10,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/ltspimport"
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/printer"
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/treedir"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspparam"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/policy"
 )
 
@@ -106,5 +107,8 @@ func remarkText(r ltspimport.Remark) string {
 	return plain(s)
 }
 
-// differs says how a parameter of ltsp.conf works differently here; "" if it does not.
-func differs(string) string { return "" }
+// differs says how a parameter of ltsp.conf works differently here; "" if it does not, or if nobody knows it.
+func differs(name string) string {
+	p, _ := ltspparam.Lookup(name)
+	return p.Differs
+}
