@@ -48,7 +48,11 @@ func newRunner(ctx context.Context, cfg Config) (*runner, error) {
 	var err error
 	startCtx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
-	r.shell, err = shell.Start(startCtx, shell.Config{Root: r.root, Dir: path.Join(StateDir, cfg.Name), Output: r.log.script})
+	shellRoot, dir := r.root, path.Join(StateDir, cfg.Name)
+	if cfg.inPlace {
+		shellRoot, dir = "/", path.Join(cfg.Root, dir)
+	}
+	r.shell, err = shell.Start(startCtx, shell.Config{Root: shellRoot, Dir: dir, Output: r.log.script})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrEvaluate, err)
 	}
@@ -199,7 +203,7 @@ func (r *runner) source(ctx context.Context, entries []entry) error {
 		if e.file == "" {
 			continue
 		}
-		if err := r.script(ctx, "source-"+e.name, ". "+shell.Quote(e.file)+"\n"); err != nil {
+		if err := r.script(ctx, "source-"+e.name, ". "+shell.Quote(r.seen(e.file))+"\n"); err != nil {
 			var exit *shell.ExitError
 			if !errors.As(err, &exit) {
 				return err
@@ -211,6 +215,14 @@ func (r *runner) source(ctx context.Context, entries []entry) error {
 		}
 	}
 	return nil
+}
+
+// seen is where the shell finds a file of the root.
+func (r *runner) seen(p string) string {
+	if r.cfg.inPlace {
+		return path.Join(r.cfg.Root, p)
+	}
+	return p
 }
 
 // omit defines what OMIT_FUNCTIONS names as functions without effect.

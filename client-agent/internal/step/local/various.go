@@ -31,7 +31,7 @@ func Various() step.Step {
 		{Name: "config_logs", Do: logs},
 		{Name: "config_machine_id", Do: machineID},
 		{Name: "config_motd", Do: motd},
-		{Name: "config_userns", Needs: []string{"KEEP_SYSTEM_SERVICES"}, Do: userNamespaces},
+		{Name: "config_userns", Needs: []string{"KEEP_SYSTEM_SERVICES"}, Live: true, Do: userNamespaces},
 		{Name: "config_remoteapps", Needs: []string{"REMOTEAPPS"}, Live: true, Do: remoteApps},
 	}}
 }
