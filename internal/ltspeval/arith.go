@@ -14,7 +14,7 @@ func (r *run) arithmetic(x syntax.ArithmExpr, f frame) (n int64, ok bool) {
 		return 0, false
 	}
 	if r.depth++; r.depth > 10*r.limits.Depth {
-		r.fail(ErrLimit)
+		r.limit("an arithmetic expression nests too deep")
 		return 0, false
 	}
 	defer func() { r.depth-- }()

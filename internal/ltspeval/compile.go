@@ -39,7 +39,7 @@ type unit struct {
 	mapped bool
 }
 
-// Compile parses sources. The error wraps ErrSyntax or ErrLimit and names the file and the line.
+// Compile parses sources. The error is an *Error.
 func Compile(sources []Source) (*Program, error) {
 	p := &Program{units: make([]unit, 0, len(sources))}
 	layer := 0
@@ -59,11 +59,11 @@ func Compile(sources []Source) (*Program, error) {
 func compile(s Source, layer int) (unit, error) {
 	f, err := ltspconf.Parse(s.Text)
 	if err != nil {
-		var e *ltspconf.Error
-		if errors.As(err, &e) && e.Line > 0 {
-			return unit{}, fmt.Errorf("%s:%d: %w: %s", s.name(), e.Line, e.Kind, e.Text)
+		e := &Error{Scope: s.Scope, File: s.File, Text: err.Error(), Kind: ErrLimit}
+		if c, ok := errors.AsType[*ltspconf.Error](err); ok {
+			e.Line, e.Text, e.Kind = c.Line, c.Text, c.Kind
 		}
-		return unit{}, fmt.Errorf("%s: %w", s.name(), err)
+		return unit{}, e
 	}
 	text, mapped := mapBytes(f.Translate(0))
 	stmts, err := parseShell(s, text, ltspconf.LineOffset)
@@ -125,7 +125,7 @@ func (u *unit) sectionAt(line int) string {
 // parseShell parses the text as dash would; offset is how many lines of it come before those of the source.
 func parseShell(s Source, text []byte, offset int) ([]*syntax.Stmt, error) {
 	if n := openers(text); n > maxOpeners {
-		return nil, fmt.Errorf("%s: %w: more than %d brackets and compound commands", s.name(), ErrLimit, maxOpeners)
+		return nil, &Error{Scope: s.Scope, File: s.File, Text: fmt.Sprintf("more than %d brackets and compound commands", maxOpeners), Kind: ErrLimit}
 	}
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(bytes.NewReader(text), "")
 	if _, dialect := errors.AsType[syntax.LangError](err); dialect {
@@ -139,7 +139,7 @@ func parseShell(s Source, text []byte, offset int) ([]*syntax.Stmt, error) {
 	if err != nil {
 		line, words := describe(err, text)
 		lines := 1 + bytes.Count(bytes.TrimSuffix(s.Text, []byte("\n")), []byte("\n"))
-		return nil, fmt.Errorf("%s:%d: %w: %s", s.name(), max(1, min(line-offset, lines)), ErrSyntax, words)
+		return nil, &Error{Scope: s.Scope, File: s.File, Line: max(1, min(line-offset, lines)), Text: words, Kind: ErrSyntax}
 	}
 	return file.Stmts, nil
 }

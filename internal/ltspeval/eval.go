@@ -6,9 +6,9 @@ package ltspeval
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspconf"
@@ -21,6 +21,26 @@ var (
 	// ErrLimit says that a source is too large, or that its evaluation went on for too long or took too much memory.
 	ErrLimit = ltspconf.ErrLimit
 )
+
+// Error is what Compile and Evaluate return, unless the context ends them.
+type Error struct {
+	Scope, File string
+	// Line counts from 1; it is 0 when the file as a whole is meant.
+	Line int
+	Text string
+	// Kind is ErrSyntax or ErrLimit.
+	Kind error
+}
+
+func (e *Error) Error() string {
+	name := Source{Scope: e.Scope, File: e.File}.name()
+	if e.Line > 0 {
+		name += ":" + strconv.Itoa(e.Line)
+	}
+	return fmt.Sprintf("%s: %v: %s", name, e.Kind, e.Text)
+}
+
+func (e *Error) Unwrap() error { return e.Kind }
 
 // Source is one file. The sources that follow each other with the same Scope are a layer, with ltsp.conf before ltsp-APPLET.conf.
 type Source struct {
@@ -128,7 +148,7 @@ func (r *Result) Family(prefix string) []Value {
 	return vs
 }
 
-// Evaluate compiles the sources and evaluates them. The error wraps ErrSyntax, ErrLimit or the context's; its text names the file and the line. For many clients
+// Evaluate compiles the sources and evaluates them. The error is an *Error or the context's. For many clients
 // Compile once.
 func Evaluate(ctx context.Context, in Input) (*Result, error) {
 	p, err := Compile(in.Sources)
@@ -195,5 +215,3 @@ func Expand(ctx context.Context, value string, vars map[string]string) (expanded
 	}
 	return strings.TrimRight(out, "\n"), unknown, nil
 }
-
-func isLimit(err error) bool { return errors.Is(err, ErrLimit) }

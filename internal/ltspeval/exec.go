@@ -1,7 +1,6 @@
 package ltspeval
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -135,7 +134,7 @@ func (r *run) print(s string) {
 		return
 	}
 	if r.out.Len()+len(s) > r.limits.Word {
-		r.fail(fmt.Errorf("%w: an output of more than %d bytes", ErrLimit, r.limits.Word))
+		r.limit("an output of more than %d bytes", r.limits.Word)
 		return
 	}
 	r.step(len(s) / 64)
@@ -387,7 +386,7 @@ func (r *run) putBack(saved map[string]*variable) {
 // invoke runs a shell function.
 func (r *run) invoke(fn function, args []string, f frame, pos syntax.Pos) {
 	if r.depth++; r.depth > r.limits.Depth {
-		r.fail(fmt.Errorf("%w: functions call each other more than %d deep", ErrLimit, r.limits.Depth))
+		r.limit("functions call each other more than %d deep", r.limits.Depth)
 		r.failAt(f, pos)
 		return
 	}
@@ -464,7 +463,7 @@ func (r *run) eval(text string, f frame, pos syntax.Pos) {
 		return
 	}
 	if r.depth++; r.depth > r.limits.Depth {
-		r.fail(fmt.Errorf("%w: eval nests more than %d deep", ErrLimit, r.limits.Depth))
+		r.limit("eval nests more than %d deep", r.limits.Depth)
 		return
 	}
 	defer func() { r.depth-- }()

@@ -1,7 +1,6 @@
 package ltspeval
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,7 +30,7 @@ type expansion struct {
 func (e *expansion) add(p piece) {
 	e.r.step(1 + len(p.text)/64)
 	if e.size += len(p.text); e.size > e.r.limits.Word {
-		e.r.fail(fmt.Errorf("%w: a word of more than %d bytes", ErrLimit, e.r.limits.Word))
+		e.r.limit("a word of more than %d bytes", e.r.limits.Word)
 		return
 	}
 	e.pieces = append(e.pieces, p)
@@ -279,7 +278,7 @@ func (e *expansion) word(w *syntax.Word, q quoting) {
 	from := len(e.pieces)
 	e.r.depth++
 	if e.r.depth > e.r.limits.Depth {
-		e.r.fail(fmt.Errorf("%w: expansions nest more than %d deep", ErrLimit, e.r.limits.Depth))
+		e.r.limit("expansions nest more than %d deep", e.r.limits.Depth)
 	} else {
 		e.parts(w.Parts, q)
 	}
@@ -371,7 +370,7 @@ func (r *run) fields(words []*syntax.Word, f frame) []string {
 			size += len(s) + 16
 		}
 		if size > r.limits.Word {
-			r.fail(fmt.Errorf("%w: a command of more than %d bytes", ErrLimit, r.limits.Word))
+			r.limit("a command of more than %d bytes", r.limits.Word)
 		}
 		if r.halted() {
 			break

@@ -122,7 +122,7 @@ func (r *run) step(n int) bool {
 	before := r.steps
 	r.steps += n
 	if r.steps > r.limits.Steps && r.err == nil {
-		r.fail(fmt.Errorf("%w: the evaluation does not come to an end", ErrLimit))
+		r.limit("the evaluation does not come to an end")
 	}
 	if before>>12 != r.steps>>12 && r.ctx.Err() != nil && r.err == nil {
 		r.fail(r.ctx.Err())
@@ -138,9 +138,14 @@ func (r *run) fail(err error) {
 
 // failAt adds the place to a limit that was hit without one.
 func (r *run) failAt(f frame, pos syntax.Pos) {
-	if isLimit(r.err) && !strings.Contains(r.err.Error(), ": "+ErrLimit.Error()) {
-		r.err = fmt.Errorf("%s:%d: %w", f.unit.source.name(), f.unit.line(pos), r.err)
+	if e, ok := r.err.(*Error); ok && e.Line == 0 { //nolint:errorlint // only the very error of fail
+		e.Scope, e.File, e.Line = f.unit.source.Scope, f.unit.source.File, f.unit.line(pos)
 	}
+}
+
+// limit stops the evaluation.
+func (r *run) limit(format string, args ...any) {
+	r.fail(&Error{Text: fmt.Sprintf(format, args...), Kind: ErrLimit})
 }
 
 func (r *run) halted() bool { return r.err != nil || r.ctl != ctlNone }
@@ -148,7 +153,7 @@ func (r *run) halted() bool { return r.err != nil || r.ctl != ctlNone }
 // use counts memory of variables; n may be negative.
 func (r *run) use(n int) {
 	if r.memory += n; r.memory > r.limits.Memory {
-		r.fail(fmt.Errorf("%w: the variables take more than %d bytes", ErrLimit, r.limits.Memory))
+		r.limit("the variables take more than %d bytes", r.limits.Memory)
 	}
 }
 
@@ -340,7 +345,7 @@ func (r *run) subshell(fn func()) {
 	r.step(1 + (len(vars)+len(funcs))/8)
 	r.depth++
 	if r.depth > r.limits.Depth {
-		r.fail(fmt.Errorf("%w: commands nest more than %d deep", ErrLimit, r.limits.Depth))
+		r.limit("commands nest more than %d deep", r.limits.Depth)
 	} else {
 		fn()
 	}

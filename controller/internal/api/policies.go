@@ -114,6 +114,10 @@ func (s *policyService) ApplyPolicy(stream grpc.ClientStreamingServer[adminv1.Ap
 	if err != nil {
 		return err
 	}
+	findings, err := s.lint(stream.Context(), u)
+	if err != nil {
+		return err
+	}
 	v, created, err := s.cfg.Policies.Apply(stream.Context(), c.actor(), policies.Draft{
 		Scope: u.scope, Note: u.header.GetNote(), BasedOn: u.header.GetBasedOn(), Archive: u.archive, Files: uint32(len(u.tree)),
 	})
@@ -123,7 +127,7 @@ func (s *policyService) ApplyPolicy(stream grpc.ClientStreamingServer[adminv1.Ap
 	if created {
 		s.cfg.Log.Info("policy applied", "policy", v.Name(), "files", v.Files)
 	}
-	return stream.SendAndClose(&adminv1.ApplyPolicyResponse{Version: policyVersionToProto(v), Created: created})
+	return stream.SendAndClose(&adminv1.ApplyPolicyResponse{Version: policyVersionToProto(v), Created: created, Findings: findingsToProto(findings)})
 }
 
 // GetPolicy implements the service.

@@ -299,3 +299,92 @@ func TestDeleteSiteWithPolicies(t *testing.T) {
 		t.Errorf("a new site's first policy has number %d", v.GetNumber())
 	}
 }
+
+func (b *bench) planPolicy(admin *grpc.ClientConn, scope string, archive []byte, basedOn uint64) (*adminv1.PlanPolicyResponse, error) {
+	b.t.Helper()
+	stream, err := adminv1.NewPolicyServiceClient(admin).PlanPolicy(b.ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	h := header(scope, archive)
+	h.BasedOn = basedOn
+	for _, m := range []*adminv1.PlanPolicyRequest{
+		{Message: &adminv1.PlanPolicyRequest_Header{Header: h}}, {Message: &adminv1.PlanPolicyRequest_Data{Data: archive}},
+	} {
+		if err := stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
+			b.t.Fatal(err)
+		}
+	}
+	return stream.CloseAndRecv()
+}
+
+// A plan tells what applying would change for whom, and changes nothing; afterwards the client's values are explained by the same lines.
+func TestPlanAndExplain(t *testing.T) {
+	b := start(t, api.Limits{})
+	admin := b.admin("anna")
+	policies := adminv1.NewPolicyServiceClient(admin)
+	b.classroom(admin, "a")
+	b.apply(admin, "organisation", conf(t, "[clients]\nAUTOLOGIN=guest\n"))
+	b.apply(admin, "site/a", conf(t, "[pc02]\nAUTOLOGIN=two\n", policy.File{Path: "old", Kind: policy.Regular, Mode: 0o644}))
+	next := conf(t, "[pc02]\nAUTOLOGIN=zwei\n[10.1.0.*]\nRELOGIN=0\n", policy.File{Path: "new", Kind: policy.Regular, Mode: 0o644})
+	plan, err := b.planPolicy(admin, "site/a", next, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range plan.GetClients() {
+		for _, change := range c.GetChanges() {
+			before := "-"
+			if change.Before != nil {
+				before = change.GetBefore()
+			}
+			got = append(got, fmt.Sprintf("%s/%s/%s %s=%s>%s", c.GetSite(), c.GetRoom(), c.GetName(), change.GetVariable(), before, change.GetAfter()))
+		}
+	}
+	wanted := []string{"a/lab/pc01 RELOGIN=->0", "a/lab/pc02 AUTOLOGIN=two>zwei", "a/lab/pc02 RELOGIN=->0"}
+	if diff := cmp.Diff(wanted, got); diff != "" || plan.GetClientsTotal() != 4 || plan.GetClientsChanged() != 2 {
+		t.Errorf("plan %v (-want +got):\n%s", plan, diff)
+	}
+	if diff := cmp.Diff([]string{"~ltsp.conf", "+new", "-old"}, plan.GetFiles()); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+	_, err = b.planPolicy(admin, "site/a", next, 7)
+	want(t, "from another version", err, codes.Aborted)
+	_, err = b.planPolicy(admin, "site/x", next, 0)
+	want(t, "unknown site", err, codes.NotFound)
+	explained, err := policies.ExplainClient(b.ctx, &adminv1.ExplainClientRequest{Client: "pc02", Variables: []string{"AUTOLOGIN"}})
+	if err != nil || len(explained.GetValues()) != 1 {
+		t.Fatalf("explain: %v, %v", explained, err)
+	}
+	value := explained.GetValues()[0]
+	if explained.GetRoom() != "lab" || explained.GetAddress() != "10.1.0.12" || value.GetValue() != "two" || len(value.GetAssignments()) != 2 ||
+		value.GetAssignments()[0].GetScope() != "site/a" || value.GetAssignments()[0].GetLine() != 2 || value.GetAssignments()[0].GetSection() != "pc02" ||
+		value.GetAssignments()[1].GetScope() != "organisation" {
+		t.Errorf("explained %v", explained)
+	}
+	_, err = policies.ExplainClient(b.ctx, &adminv1.ExplainClientRequest{Client: "pc77"})
+	want(t, "unknown client", err, codes.NotFound)
+	_, err = policies.ExplainClient(b.ctx, &adminv1.ExplainClientRequest{Client: "pc02", Applet: "ipxe"})
+	want(t, "unknown applet", err, codes.InvalidArgument)
+}
+
+// A configuration that does not parse is refused and says where; a plan of it says so too.
+func TestSyntaxErrorsAreRefused(t *testing.T) {
+	b := start(t, api.Limits{})
+	admin := b.admin("anna")
+	b.classroom(admin, "a")
+	broken := conf(t, "[clients]\nif true\n")
+	_, err := b.tryApply(admin, header("room/a/lab", broken), broken)
+	want(t, "apply", err, codes.InvalidArgument)
+	if err == nil || !strings.Contains(err.Error(), "room/a/lab/ltsp.conf") {
+		t.Errorf("error %v", err)
+	}
+	plan, err := b.planPolicy(admin, "room/a/lab", broken, 0)
+	if err != nil || len(plan.GetFindings()) == 0 || plan.GetFindings()[0].GetSeverity() != "error" || len(plan.GetClients()) != 2 || plan.GetClients()[0].GetError() == "" {
+		t.Errorf("plan %v, %v", plan, err)
+	}
+	list, err := adminv1.NewPolicyServiceClient(admin).ListPolicies(b.ctx, &adminv1.ListPoliciesRequest{})
+	if err != nil || len(list.GetPolicies()) != 0 {
+		t.Errorf("policies %v, %v", list, err)
+	}
+}

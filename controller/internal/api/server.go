@@ -92,6 +92,7 @@ type Server struct {
 	diffs     *semaphore.Weighted
 	archives  *semaphore.Weighted // policies that are held in memory
 	commands  *semaphore.Weighted
+	confs     confCache
 	closing   context.Context // ends when the server begins to drain
 	close     context.CancelFunc
 	receivers sync.WaitGroup // goroutines that read satellites' streams

@@ -59,8 +59,8 @@ func (s Scope) Covers(site, room string) bool {
 	return s.Site == "" || s.Site == site && (s.Room == "" || s.Room == room)
 }
 
-// compare orders levels as they are evaluated: organisation, sites, rooms.
-func (s Scope) compare(o Scope) int {
+// Compare orders levels as they are evaluated: organisation, sites, rooms.
+func (s Scope) Compare(o Scope) int {
 	rank := func(s Scope) int { return min(len(s.Site), 1) + min(len(s.Room), 1) }
 	return cmp.Or(cmp.Compare(rank(s), rank(o)), cmp.Compare(s.Site, o.Site), cmp.Compare(s.Room, o.Room))
 }
@@ -107,7 +107,7 @@ func SortPolicies(versions []PolicyVersion) []PolicyVersion {
 		s, _ := ParseScope(v.Scope) // it was checked on its way in
 		return s
 	}
-	return slices.SortedFunc(slices.Values(versions), func(a, b PolicyVersion) int { return scope(a).compare(scope(b)) })
+	return slices.SortedFunc(slices.Values(versions), func(a, b PolicyVersion) int { return scope(a).Compare(scope(b)) })
 }
 
 // layers is what a satellite is told of versions.

@@ -76,13 +76,18 @@ func (tx *Tx) DeletePoliciesOf(site string) error {
 	return tx.Policies().Delete("site/" + site)
 }
 
-// PoliciesOf lists the present versions of all levels that apply somewhere at a site.
+// PoliciesOf lists the present versions of all levels that apply somewhere at a site; without a site that of the organisation.
 func (tx *Tx) PoliciesOf(site string) ([]fleet.PolicyVersion, error) {
-	list, err := tx.Policies().List("room/" + site + "/")
-	if err != nil {
-		return nil, err
+	scopes := []fleet.Scope{{}}
+	var list []fleet.PolicyVersion
+	if site != "" {
+		scopes = append(scopes, fleet.Scope{Site: site})
+		var err error
+		if list, err = tx.Policies().List("room/" + site + "/"); err != nil {
+			return nil, err
+		}
 	}
-	for _, scope := range []fleet.Scope{{}, {Site: site}} {
+	for _, scope := range scopes {
 		v, ok, err := tx.Policies().Find(scope.String())
 		if err != nil {
 			return nil, err
