@@ -67,7 +67,10 @@ func debianRoot(t *testing.T) string {
 }
 
 const loginPolicy = `<policyconfig>
-<action id="org.freedesktop.login1.suspend"><defaults><allow_any>auth_admin_keep</allow_any><allow_active>yes</allow_active></defaults></action>
+<action id="org.freedesktop.login1.suspend"><defaults>
+  <allow_any>auth_admin_keep</allow_any>
+  <allow_active>yes</allow_active>
+</defaults></action>
 <action id="org.freedesktop.login1.hibernate-ignore-inhibit"><defaults>
   <allow_any>auth_admin_keep</allow_any>
   <allow_active>yes</allow_active>
@@ -209,7 +212,7 @@ func TestInitOnDebian(t *testing.T) {
 		{"Session=xfce.desktop", "grep Session /etc/sddm.conf"},
 		{"0", "stat -c %s /var/log/big.log"},
 		{"0 22 * * * root /sbin/poweroff", "tail -n 1 /etc/cron.d/ltsp"},
-		{"3", "grep -c >no< /usr/share/polkit-1/actions/org.freedesktop.login1.policy"},
+		{"4", "grep -c >no< /usr/share/polkit-1/actions/org.freedesktop.login1.policy"},
 		{"600", "stat -c %a /run/ltsp/applet/init.json"},
 		{"", "sh -c \"udevadm verify /run/udev/rules.d/99-ltsp-swap.rules 2>&1 | grep -i error\" (exit status 1)"},
 		{"K97x2goserver", "sh -c \"ls /etc/rc2.d | grep x2go\""},
