@@ -1,6 +1,6 @@
 //go:build component
 
-package login_test
+package logintest
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,8 +67,7 @@ func enterLab() int {
 	cmd.Env = append(os.Environ(), inLab+"="+agent)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			return exit.ExitCode()
 		}
 		fmt.Fprintf(os.Stderr, "these tests need root: %v\n", err)
@@ -92,12 +93,26 @@ func prepareLab() error {
 type machine struct {
 	t    *testing.T
 	root string
+	// first is a process, by its number in the lab, in whose process namespace the machine's are; zero means the lab's.
+	first int
+}
+
+// separate gives the machine a process namespace: its users have the same numbers as others'.
+func (m *machine) separate() {
+	m.t.Helper()
+	m.start(as{}, "unshare", "--pid", "--fork", "--kill-child", "sh", "-c", "umount /proc; mount -t proc proc /proc && exec sleep infinity")
+	await(m.t, "the machine has its first process", func() bool {
+		if pids := m.processes("sleep"); len(pids) == 1 {
+			m.first = pids[0]
+		}
+		return m.first != 0
+	})
 }
 
 // newMachine lays a writable layer over the machine's files. It has no users of its own but system ones, and no daemons.
 func newMachine(t *testing.T, name string) *machine {
 	t.Helper()
-	base, err := os.MkdirTemp(labDir, name+"-")
+	base, err := os.MkdirTemp(labDir, name+"-") //nolint:usetesting // an overlay over / cannot have its layers in /
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +236,14 @@ func (m *machine) command(ctx context.Context, a as, line ...string) *exec.Cmd {
 	cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/root"}, a.env...)
 	cmd.Stdin = strings.NewReader(a.stdin)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: m.root, Setsid: true}
-	if a.uid != 0 {
+	if m.first != 0 {
+		enter := []string{"nsenter", "-t", strconv.Itoa(m.first), "-p", "-r", "-w"}
+		if a.uid != 0 {
+			enter = append(enter, "-G", strconv.Itoa(a.uid), "-S", strconv.Itoa(a.uid))
+		}
+		cmd.Path, cmd.Err, cmd.Args = "/usr/bin/nsenter", nil, slices.Concat(enter, []string{"--"}, line)
+		cmd.SysProcAttr.Chroot = ""
+	} else if a.uid != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.uid)}
 	}
 	cmd.WaitDelay = 5 * time.Second

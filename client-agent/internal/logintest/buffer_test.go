@@ -1,6 +1,6 @@
 //go:build component
 
-package login_test
+package logintest
 
 import (
 	"bytes"

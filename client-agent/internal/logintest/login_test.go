@@ -1,6 +1,6 @@
 //go:build component
 
-package login_test
+package logintest
 
 import (
 	"encoding/base64"
@@ -94,6 +94,7 @@ type client struct{ *machine }
 func newClient(t *testing.T, settings loginconf.Settings, hosts ...*loginHost) *client {
 	t.Helper()
 	c := &client{newMachine(t, "client")}
+	c.separate()
 	c.addUser("ann", annUID, "pamltsp")
 	c.addUser("bob", bobUID, "pamltsp")
 	agent, err := os.ReadFile(os.Getenv(inLab))
@@ -145,7 +146,7 @@ func (c *client) authenticate(user, typed string) (out string, ok bool) {
 
 // spool is the client's spool as the resident agent sees it.
 func (c *client) spool() spool.Spool {
-	return spool.Spool{Root: c.path("run/ltsp"), Users: c.path("run/user"), Proc: "/proc"}
+	return spool.Spool{Root: c.path("run/ltsp"), Users: c.path("run/user"), Proc: c.path("proc")}
 }
 
 // kinds returns the kinds of the events that were left.
