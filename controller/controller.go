@@ -17,6 +17,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/datadir"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/deltas"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/link"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/policies"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/transfer"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/watch"
@@ -70,6 +71,7 @@ type Controller struct {
 	link     *link.Registry
 	deltas   *deltas.Maker
 	transfer *transfer.Planner
+	policies *policies.Keeper
 	api      *api.Server
 	registry *prometheus.Registry
 	listener net.Listener
@@ -125,6 +127,10 @@ func (c *Controller) open(ctx context.Context) error {
 	if c.link, err = link.New(ctx, link.Config{Store: c.store, Now: c.cfg.Now, Log: c.cfg.Log, Metrics: c.registry}); err != nil {
 		return err
 	}
+	c.policies, err = policies.New(ctx, policies.Config{Store: c.store, Dir: c.dir.Policies(), Now: c.cfg.Now, Log: c.cfg.Log})
+	if err != nil {
+		return err
+	}
 	if c.api, err = api.New(c.apiConfig()); err != nil {
 		return err
 	}
@@ -153,7 +159,8 @@ func (c *Controller) openDeltas() error {
 
 func (c *Controller) apiConfig() api.Config {
 	return api.Config{
-		Store: c.store, Catalog: c.catalog, Link: c.link, Deltas: c.deltas, Transfer: c.transfer, Watch: new(watch.Hub), CA: c.keys.CA, TLS: pki.ServerTLS(c.own, c.keys.CA.Certificate()),
+		Store: c.store, Catalog: c.catalog, Link: c.link, Deltas: c.deltas, Transfer: c.transfer, Policies: c.policies, Watch: new(watch.Hub), CA: c.keys.CA,
+		TLS:   pki.ServerTLS(c.own, c.keys.CA.Certificate()),
 		Build: buildinfo.Version(), Started: c.cfg.Now(), Limits: c.cfg.Limits, Now: c.cfg.Now, Log: c.cfg.Log, Metrics: c.registry,
 	}
 }

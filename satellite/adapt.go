@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/bootfiles"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/chunksync"
@@ -147,6 +148,7 @@ func sawDHCP(registry *clients.Registry) func(dhcp.Event) {
 			return
 		}
 		if e.Stage == dhcp.StageSystem {
+			saw.Leased = e.Kind == dhcp.EventAck
 			registry.Saw(saw) // its address is of interest, but it is no sign of a boot
 			return
 		}
@@ -160,6 +162,7 @@ func sawDHCP(registry *clients.Registry) func(dhcp.Event) {
 			saw.Step = clients.StepOffer
 		case dhcp.EventAck, dhcp.EventBootAck:
 			saw.Step = clients.StepAck
+			saw.Leased = e.Kind == dhcp.EventAck
 		}
 		registry.Saw(saw)
 	}
@@ -183,6 +186,7 @@ func firmware(a dhcp.Arch) string {
 type clientFeed struct {
 	*clients.Registry
 	satellite string
+	wanted    func(mac string, addr netip.Addr) []byte // the policy that a client should have
 }
 
 // Pending implements upstream.ClientSource.
@@ -190,7 +194,9 @@ func (f clientFeed) Pending() []upstream.ClientReport {
 	pending := f.Registry.Pending()
 	out := make([]upstream.ClientReport, 0, len(pending))
 	for i := range pending {
-		out = append(out, clientReport(&pending[i], f.satellite))
+		r := clientReport(&pending[i], f.satellite)
+		r.PolicyWanted = f.wanted(pending[i].MAC, pending[i].Addr)
+		out = append(out, r)
 	}
 	return out
 }
@@ -215,8 +221,22 @@ func clientReport(c *clients.Snapshot, satellite string) upstream.ClientReport {
 		r.LinkName, r.LinkSpeedMbps = p.Link.Name, uint32(max(p.Link.SpeedMbps, 0))
 		r.NBDConnected, r.NBDReconnects = p.NBD.Connected, p.NBD.Reconnects
 		r.FailedUnits = p.Failed
+		reportPolicy(&r, p)
 	}
 	return r
+}
+
+// reportPolicy adds what a client told of its policy and its users.
+func reportPolicy(r *upstream.ClientReport, p *agentproto.Report) {
+	if o := p.Policy; o != nil {
+		if digest, err := hex.DecodeString(o.State); err == nil {
+			r.Policy = digest
+		}
+		r.PolicyPending, r.PolicyErrors, r.PolicyTook = o.Pending, o.Errors, time.Duration(o.Took)
+	}
+	for _, s := range p.Sessions {
+		r.Sessions = append(r.Sessions, upstream.ClientSession(s))
+	}
 }
 
 // nbdWatch makes a step of the boot timeline of each new NBD connection. The NBD server tells who is connected when asked; exports tells when it

@@ -22,11 +22,15 @@ func TestClientReport(t *testing.T) {
 		Firmware: "BIOS", Agent: "v1", Timeline: []clients.Step{{Name: "kernel", At: time.Second, Source: clients.FromClient}},
 		Report: &agentproto.Report{Image: "lab", Number: 3, Digest: "0102", Hostname: "pc1", Kernel: "6.1", Memory: agentproto.Memory{TotalBytes: 4, AvailableBytes: 3},
 			Overlay: agentproto.Fill{SizeBytes: 2, UsedBytes: 1}, Load1: 0.5, Uptime: agentproto.Duration(time.Minute), Link: agentproto.Link{Name: "eth0", SpeedMbps: -1},
-			NBD: agentproto.NBD{Connected: true, Reconnects: 2}, Failed: []string{"cups.service"}}}
+			NBD: agentproto.NBD{Connected: true, Reconnects: 2}, Failed: []string{"cups.service"},
+			Policy:   &agentproto.PolicyReport{State: "0a", Pending: []string{"p"}, Errors: []string{"e"}, Took: agentproto.Duration(time.Second)},
+			Sessions: []agentproto.Session{{Kind: "login", User: "anna", Since: changed}}}}
 	want := upstream.ClientReport{MAC: in.MAC, UUID: "u", Time: changed, State: "degraded", Reasons: []string{"nbd"}, Image: "lab", Number: 3, Digest: []byte{1, 2},
 		Hostname: "pc1", Address: "10.0.0.5", Satellite: "sat1", Timeline: []upstream.BootStep{{Name: "kernel", At: time.Second, Source: "client"}},
 		MemoryTotalBytes: 4, MemoryAvailableBytes: 3, OverlaySizeBytes: 2, OverlayUsedBytes: 1, Load1: 0.5, Uptime: time.Minute, LinkName: "eth0",
-		NBDConnected: true, NBDReconnects: 2, FailedUnits: []string{"cups.service"}, Kernel: "6.1", Firmware: "BIOS", AgentBuild: "v1"}
+		NBDConnected: true, NBDReconnects: 2, FailedUnits: []string{"cups.service"}, Kernel: "6.1", Firmware: "BIOS", AgentBuild: "v1",
+		Policy: []byte{10}, PolicyPending: []string{"p"}, PolicyErrors: []string{"e"}, PolicyTook: time.Second,
+		Sessions: []upstream.ClientSession{{Kind: "login", User: "anna", Since: changed}}}
 	if diff := cmp.Diff(want, clientReport(&in, "sat1")); diff != "" {
 		t.Errorf("report (-want +got):\n%s", diff)
 	}

@@ -38,6 +38,7 @@ type director struct {
 	mu      sync.Mutex
 	desired *config.Desired // nil before the first
 	subnets map[string]subnetState
+	links   []config.Link
 
 	// Of the goroutine.
 	ifaces []config.Interface
@@ -96,6 +97,7 @@ func (d *director) poke() {
 func (d *director) online(is bool) {
 	if is {
 		d.sat.sync.Kick()
+		d.sat.policies.Kick()
 	}
 }
 
@@ -110,6 +112,23 @@ func (d *director) revision() uint64 {
 		return cur.Revision
 	}
 	return 0
+}
+
+// currentLinks returns the subnets that this machine is attached to.
+func (d *director) currentLinks() []config.Link {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.links
+}
+
+// linkOf returns the link in whose subnet an address lies, or false.
+func (d *director) linkOf(addr netip.Addr) (config.Link, bool) {
+	for _, l := range d.currentLinks() {
+		if addr.IsValid() && l.Subnet.CIDR.Contains(addr.Unmap()) {
+			return l, true
+		}
+	}
+	return config.Link{}, false
 }
 
 func (d *director) run(ctx context.Context) error {
@@ -162,6 +181,10 @@ func (d *director) apply() {
 	}
 	d.ifaces = ifaces
 	links, missing := config.Match(desired.Subnets, ifaces, d.sat.cfg.Local.Interfaces)
+	d.mu.Lock()
+	d.links = links
+	d.mu.Unlock()
+	d.sat.policies.Want(desired)
 	d.sat.sync.SetPolicy(desired.Transfer)
 	d.wantVersions(desired)
 	d.sat.registry.SetTokenKey(desired.GossipKey)

@@ -20,12 +20,16 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/bootfiles"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/chunksync"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/clients"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/commands"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/dhcp"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/events"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/gossip"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/health"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/imagestore"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/nbd"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/neighbour"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/policies"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/ra"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/reports"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/state"
@@ -66,10 +70,15 @@ type Satellite struct {
 	dhcp     *dhcp.Server
 	ra       *ra.Server
 
+	policies   *policies.Keeper
+	events     *events.Queue
+	dispatcher *commands.Dispatcher
+
 	director  *director
 	listeners *listeners
 	seen      *nbdWatch
 	traces    chan upstream.BootTrace
+	results   chan config.CommandResult
 	speed     recompression
 }
 
@@ -89,7 +98,7 @@ func New(cfg Config) (*Satellite, error) {
 	if s.db, err = state.Open(filepath.Join(cfg.Local.DataDir, state.FileName)); err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{s.newStore, s.newClients, s.newUpstream, s.newGossip, s.newServers, s.newDHCP, s.newDirector} {
+	for _, step := range []func() error{s.newStore, s.newClients, s.newUpstream, s.newPolicies, s.newGossip, s.newServers, s.newDHCP, s.newDirector} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
@@ -115,19 +124,27 @@ func (s *Satellite) newStore() (err error) {
 }
 
 func (s *Satellite) newClients() (err error) {
-	s.registry, err = clients.New(clients.Config{Store: s.db, Logger: s.room("clients"), Metrics: s.metrics()})
+	s.registry, err = clients.New(clients.Config{Store: s.db, Neighbour: neighbour.Lookup, Logger: s.room("clients"), Metrics: s.metrics()})
+	if err != nil {
+		return err
+	}
+	s.events, err = events.New(nil, s.metrics())
 	return err
 }
 
 func (s *Satellite) newUpstream() (err error) {
 	s.traces = make(chan upstream.BootTrace, maxTraces)
+	s.results = make(chan config.CommandResult, commands.MaxRunning)
 	s.up, err = upstream.New(upstream.Config{
 		Identity: s.id, Build: s.cfg.Build,
 		Desired:   func(d *config.Desired) { s.director.take(d) },
 		Revision:  func() uint64 { return s.director.revision() },
 		Status:    s.status,
-		Clients:   clientFeed{s.registry, s.id.Name()},
+		Clients:   clientFeed{s.registry, s.id.Name(), s.wantedPolicy},
+		Events:    eventFeed{s.events},
 		Traces:    s.traces,
+		Command:   func(c config.Command) { s.dispatcher.Handle(c) },
+		Results:   s.results,
 		Connected: func(is bool) { s.director.online(is) },
 		Problem:   s.board.Set,
 		Logger:    s.room("upstream"), Metrics: s.metrics()})
@@ -158,7 +175,7 @@ func (s *Satellite) newServers() (err error) {
 	if err != nil {
 		return err
 	}
-	s.reports, err = reports.New(reports.Config{Registry: s.registry, Certificate: s.id.Holder(), Logger: s.room("reports"), Metrics: s.metrics()})
+	s.reports, err = reports.New(reports.Config{Registry: s.registry, Certificate: s.id.Holder(), Policy: s.clientPolicy, Event: s.events.Add, Logger: s.room("reports"), Metrics: s.metrics()})
 	if err != nil {
 		return err
 	}
@@ -203,6 +220,8 @@ func (s *Satellite) Run(ctx context.Context) error {
 		{Name: "synchronisation", Run: s.sync.Run},
 		{Name: "controller", Run: s.up.Run},
 		{Name: "clients", Run: s.registry.Run},
+		{Name: "policies", Run: s.policies.Run},
+		{Name: "commands", Run: s.dispatcher.Run},
 		{Name: "listeners", Run: s.listeners.run},
 		{Name: "nbd watch", Run: func(ctx context.Context) error { return s.seen.run(ctx, s.nbd.Connections) }},
 		{Name: "dhcp", Run: s.dhcp.Run},

@@ -2,6 +2,9 @@ package agentproto
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,9 +16,11 @@ var (
 	ErrLineTooLong = fmt.Errorf("line is longer than %d bytes", MaxLine)
 	// ErrBadMessage tells that a line is no JSON or has not exactly one field that is known.
 	ErrBadMessage = errors.New("bad message")
+	// ErrBlob tells that the bytes behind a Blob line are not those that it announced; the stream cannot be used any further.
+	ErrBlob = errors.New("the bytes of a blob do not have its digest")
 )
 
-// Reader reads one side of a report stream. It is not safe for concurrent use.
+// Reader reads one side of a stream. It is not safe for concurrent use.
 type Reader struct {
 	r *bufio.Reader
 }
@@ -47,7 +52,26 @@ func (r *Reader) Read() (Message, error) {
 	return m, nil
 }
 
-// Writer writes one side of a report stream. It is not safe for concurrent use.
+// ReadBlob copies the bytes that follow the line of b to w and checks their digest. The error wraps ErrBadMessage if b is unusable, ErrBlob if the digest is
+// another, io.ErrUnexpectedEOF if the stream ends early, or is that of the reader or of w. What w got before an error is worth nothing.
+func (r *Reader) ReadBlob(b Blob, w io.Writer) error {
+	if err := b.Validate(); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	_, err := io.CopyN(io.MultiWriter(w, sum), r.r, int64(b.Size))
+	switch {
+	case errors.Is(err, io.EOF):
+		return io.ErrUnexpectedEOF
+	case err != nil:
+		return err
+	case hex.EncodeToString(sum.Sum(nil)) != b.SHA256:
+		return fmt.Errorf("%w: %s", ErrBlob, b.SHA256)
+	}
+	return nil
+}
+
+// Writer writes one side of a stream. It is not safe for concurrent use.
 type Writer struct {
 	w io.Writer
 }
@@ -61,14 +85,16 @@ func (w *Writer) Write(m Message) error {
 	if n := m.fields(); n != 1 {
 		return fmt.Errorf("%w: %d fields, want exactly one", ErrBadMessage, n)
 	}
-	line, err := json.Marshal(m)
-	if err != nil {
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
+	enc.SetEscapeHTML(false) // it would make six bytes of each "<" in a command's output
+	if err := enc.Encode(m); err != nil {
 		return fmt.Errorf("%w: %v", ErrBadMessage, err)
 	}
-	if len(line) >= MaxLine {
-		return fmt.Errorf("%w: %d bytes", ErrLineTooLong, len(line)+1)
+	if line.Len() > MaxLine {
+		return fmt.Errorf("%w: %d bytes", ErrLineTooLong, line.Len())
 	}
-	_, err = w.w.Write(append(line, '\n'))
+	_, err := w.w.Write(line.Bytes())
 	return err
 }
 

@@ -72,6 +72,9 @@ type File struct {
 	Includes []Include
 
 	lines []line
+	// literal and globs find sections fast: the first of each name without * ? |, and all others in order.
+	literal map[string]int
+	globs   []int
 }
 
 type lineKind byte
@@ -98,7 +101,7 @@ func Parse(text []byte) (*File, error) {
 	if i := bytes.IndexByte(text, 0); i >= 0 {
 		return nil, &Error{Line: 1 + bytes.Count(text[:i], []byte("\n")), Text: "a NUL byte", Kind: ErrSyntax}
 	}
-	f := &File{}
+	f := &File{literal: make(map[string]int)}
 	for n := 1; len(text) > 0; n++ {
 		var l []byte
 		l, text, _ = bytes.Cut(text, []byte("\n"))
@@ -146,6 +149,11 @@ func (f *File) addSection(l []byte, n int) *Error {
 		return &Error{Line: n, Text: fmt.Sprintf("a section's name of more than %d bytes", MaxName), Kind: ErrLimit}
 	case emptyAlternative(name):
 		return &Error{Line: n, Text: fmt.Sprintf("section %q has an empty name, or an empty part beside |", name), Kind: ErrSyntax}
+	}
+	if strings.ContainsAny(name, "*?|") {
+		f.globs = append(f.globs, len(f.Sections))
+	} else if _, known := f.literal[name]; !known {
+		f.literal[name] = len(f.Sections)
 	}
 	f.Sections = append(f.Sections, Section{Name: name, Function: functionName(name), Line: n, Header: string(l)})
 	return nil
@@ -235,12 +243,22 @@ func (f *File) Lookup(name string) int {
 	if name == Unnamed {
 		return -1
 	}
-	for i, s := range f.Sections {
-		if Match(s.Name, name) {
+	first, ok := f.literal[name]
+	if !ok {
+		first = len(f.Sections)
+	}
+	for _, i := range f.globs {
+		if i > first {
+			break
+		}
+		if Match(f.Sections[i].Name, name) {
 			return i
 		}
 	}
-	return -1
+	if !ok {
+		return -1
+	}
+	return first
 }
 
 // SectionAt returns the index in Sections of the one that a line belongs to, -1 for the lines above the first header.

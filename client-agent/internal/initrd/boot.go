@@ -34,7 +34,9 @@ type boot struct {
 	args     cmdline.Args
 	initArgs []string
 	release  string // of the kernel
-	timeline []agentproto.Step
+
+	commandLine string // of the kernel, as it is
+	timeline    []agentproto.Step
 
 	cfg    *agentproto.BootConfig // start
 	events *uevent.Listener       // start
@@ -48,6 +50,8 @@ type boot struct {
 	domain     string
 	names      []string // for the PC, best first
 	dhcpServer string
+	gateway    netip.Addr
+	lease      time.Duration
 	online     bool
 
 	device  nbdlink.Device // nbd
@@ -55,6 +59,8 @@ type boot struct {
 	root    string // block device with the image: nbd or verity
 
 	hostname string // root
+
+	noPolicy string // why there is none; empty if there is
 }
 
 // Main boots the PC. It runs as process 1 and returns only if even rebooting is not possible.
@@ -89,6 +95,7 @@ func (b *boot) stages() []stage {
 		{"nbd", adviceServer, 3 * time.Minute, b.attach},
 		{"verity", adviceImage, time.Minute, b.mapVerity},
 		{"root", adviceImage, 2 * time.Minute, b.mountRoot},
+		{"policy", advicePolicy, policyLimit, b.policy},
 		{"switch", adviceMemory, time.Minute, b.prepareSwitch},
 	}
 }

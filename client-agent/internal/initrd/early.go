@@ -71,7 +71,8 @@ func (b *boot) start(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read kernel command line: %w", err)
 	}
-	b.args = cmdline.Parse(string(text))
+	b.commandLine = strings.TrimSpace(string(text))
+	b.args = cmdline.Parse(b.commandLine)
 	if b.args.Has("quiet") {
 		b.level.Set(slog.LevelWarn)
 	}

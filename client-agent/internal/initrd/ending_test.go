@@ -91,11 +91,11 @@ func TestCountdown(t *testing.T) {
 func TestShellNeedsPolicy(t *testing.T) {
 	t.Parallel()
 	for _, b := range []*boot{{}, {cfg: &agentproto.BootConfig{}}} {
-		if got := b.findShell(); got != nil {
+		if got := b.findShell(false); got != nil {
 			t.Errorf("%+v is offered", got)
 		}
 	}
-	if got := (&boot{cfg: &agentproto.BootConfig{Shell: true}}).findShell(); got == nil || got.argv[0] != "/bin/sh" {
+	if got := (&boot{cfg: &agentproto.BootConfig{Shell: true}}).findShell(false); got == nil || got.argv[0] != "/bin/sh" {
 		t.Errorf("allowed, and this machine has one: %+v", got)
 	}
 }

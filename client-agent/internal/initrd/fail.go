@@ -34,7 +34,7 @@ func (b *boot) giveUp(ctx context.Context, f *failure) {
 	}()
 	explain(os.Stdout, f)
 	b.report(ctx, f)
-	shell := b.findShell()
+	shell := b.findShell(b.wantsShell(f))
 	if shell != nil {
 		fmt.Fprintln(os.Stdout, "ltsp-agent: press Enter for a shell")
 	}
@@ -63,7 +63,7 @@ func (b *boot) report(ctx context.Context, f *failure) {
 	var errs []error
 	for _, sat := range b.cfg.Satellites {
 		err := func() error {
-			s, err := uplink.Dial(ctx, sat, cfg, b.hello())
+			s, err := uplink.Dial(ctx, sat, cfg, b.hello(), nil)
 			if err != nil {
 				return err
 			}
@@ -132,9 +132,9 @@ type shellCommand struct {
 	argv []string
 }
 
-// findShell returns nil if policy does not allow one or there is none.
-func (b *boot) findShell() *shellCommand {
-	if b.cfg == nil || !b.cfg.Shell {
+// findShell returns nil if neither the boot configuration nor wanted allows one, or there is none.
+func (b *boot) findShell(wanted bool) *shellCommand {
+	if !wanted && (b.cfg == nil || !b.cfg.Shell) {
 		return nil
 	}
 	candidates := []shellCommand{

@@ -77,7 +77,7 @@ func TestStagesAreThoseOfTheTimeline(t *testing.T) {
 			t.Errorf("stage %s is incomplete", s.name)
 		}
 	}
-	if diff := cmp.Diff([]string{"start", "modules", "network", "nbd", "verity", "root", "switch"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"start", "modules", "network", "nbd", "verity", "root", "policy", "switch"}, names); diff != "" {
 		t.Error(diff)
 	}
 	b := &boot{}

@@ -56,15 +56,14 @@ func (b *boot) network(ctx context.Context) error {
 	if err := waitCarrier(ctx, b.nic.Name); err != nil {
 		return err
 	}
-	gateway, err := b.address(ctx, want)
-	if err != nil {
+	if err := b.address(ctx, want); err != nil {
 		return err
 	}
 	if err := nic.SetAddress(route, b.nic.Index, b.addr); err != nil {
 		return err
 	}
-	if gateway.IsValid() {
-		if err := nic.AddDefaultRoute(route, b.nic.Index, b.addr, gateway); err != nil {
+	if b.gateway.IsValid() {
+		if err := nic.AddDefaultRoute(route, b.nic.Index, b.addr, b.gateway); err != nil {
 			return err
 		}
 	}
@@ -156,16 +155,17 @@ func waitCarrier(ctx context.Context, name string) error {
 }
 
 // address takes the address from ip=, or asks for one.
-func (b *boot) address(ctx context.Context, want cmdline.IP) (gateway netip.Addr, err error) {
+func (b *boot) address(ctx context.Context, want cmdline.IP) error {
 	var offer dhcp4.Offered
 	if want.DHCP {
+		var err error
 		if offer, err = b.acquire(ctx); err != nil {
-			return netip.Addr{}, err
+			return err
 		}
-		b.addr, gateway = offer.Client, offer.Gateway
+		b.addr, b.gateway, b.lease = offer.Client, offer.Gateway, offer.Lease
 		b.dhcpServer = offer.Server.String()
 	} else {
-		b.addr, gateway = want.Client, want.Gateway
+		b.addr, b.gateway = want.Client, want.Gateway
 	}
 	if server, ok := b.args.Get("ltsp.dhcp"); ok {
 		b.dhcpServer = server
@@ -175,7 +175,7 @@ func (b *boot) address(ctx context.Context, want cmdline.IP) (gateway netip.Addr
 	if b.domain = b.cfg.SearchDomain; b.domain == "" {
 		b.domain = cleanDomain(offer.Domain)
 	}
-	return gateway, nil
+	return nil
 }
 
 func (b *boot) acquire(ctx context.Context) (dhcp4.Offered, error) {

@@ -77,10 +77,13 @@ func (b *boot) saveState() error {
 		return err
 	}
 	defer dir.Close()
+	if err := rundir.Write(dir, rundir.Facts, b.facts()); err != nil {
+		return err
+	}
 	hello := b.hello()
 	return rundir.Write(dir, rundir.Boot, rundir.BootState{
 		MAC: hello.MAC, UUID: hello.UUID, NIC: b.nic.Name, Addr: b.addr.String(), Hostname: b.hostname,
-		DHCPServer: b.dhcpServer, Timeline: b.timeline,
+		DHCPServer: b.dhcpServer, Timeline: b.timeline, NoPolicy: b.noPolicy,
 	})
 }
 

@@ -32,7 +32,9 @@ type Facts struct {
 	Overlay    agentproto.Fill
 	// LeaseProblem is empty if the address is ours.
 	LeaseProblem string
-	Now          time.Time
+	// NoPolicy says why the client has no policy; empty if it has one.
+	NoPolicy string
+	Now      time.Time
 }
 
 // System is what systemd says of itself.
@@ -54,6 +56,9 @@ func Judge(f Facts) (state string, reasons []string) {
 	}
 	if f.LeaseProblem != "" {
 		reasons = append(reasons, f.LeaseProblem)
+	}
+	if f.NoPolicy != "" {
+		reasons = append(reasons, f.NoPolicy)
 	}
 	if isStarting(f.System.State) {
 		if f.System.Err != "" {

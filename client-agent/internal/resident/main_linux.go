@@ -23,6 +23,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/keeper"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/nic"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rundir"
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/spool"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/uplink"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/buildinfo"
@@ -49,19 +50,28 @@ func Main(uptime func() time.Duration) error {
 		return fmt.Errorf("read what the initrd left in %s: %w", rundir.Dir, err)
 	}
 	defer h.dir.Close()
-	dial, err := h.dialer()
+	cfg, hello, err := h.identity()
 	if err != nil {
 		return err
+	}
+	levels, err := openLevels(h, cfg, hello)
+	if err != nil {
+		return fmt.Errorf("read the policy: %w", err)
 	}
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
 		return err
 	}
 	h.keepAddress()
+	follow := levels.config(h.state.NoPolicy)
 	New(Config{
 		Boot: h.boot, State: h.state, Uptime: uptime, Kernel: strings.TrimSpace(string(release)),
 		Proc: os.DirFS("/proc"), Sys: sysPath, Root: "/", Keeper: h.keeper, Systemctl: NewSystemctl(), Renew: h.renew, Link: h.link,
-		Dial: dial, Console: new(consoleWriter), Log: h.log,
+		Dial: func(ctx context.Context, sat agentproto.Satellite, incoming func(agentproto.Message)) (Session, agentproto.Ack, error) {
+			return dialUplink(ctx, sat, cfg, hello, incoming)
+		},
+		Policy: follow, SavePolicy: levels.save, Command: levels.commands().Do, Sessions: present, Events: spool.System.TakeEvents,
+		Console: new(consoleWriter), Log: h.log,
 	}).Run(ctx)
 	return nil
 }
@@ -91,30 +101,28 @@ func openHost() (*host, error) {
 	return h, nil
 }
 
-func (h *host) dialer() (func(context.Context, agentproto.Satellite) (Session, error), error) {
+// identity is whom the agent trusts and what it says of itself.
+func (h *host) identity() (*tls.Config, agentproto.Hello, error) {
 	cfg, err := uplink.TLSConfig(h.boot.TrustAnchor, h.boot.Site)
 	if err != nil {
-		return nil, err
+		return nil, agentproto.Hello{}, err
 	}
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return nil, err
+		return nil, agentproto.Hello{}, err
 	}
-	hello := agentproto.Hello{
+	return cfg, agentproto.Hello{
 		Version: agentproto.Version, MAC: h.state.MAC, UUID: h.state.UUID, Token: h.boot.Token,
 		Agent: buildinfo.Version(), BootID: strings.TrimSpace(string(id)),
-	}
-	return func(ctx context.Context, sat agentproto.Satellite) (Session, error) {
-		return dialUplink(ctx, sat, cfg, hello)
 	}, nil
 }
 
-func dialUplink(ctx context.Context, sat agentproto.Satellite, cfg *tls.Config, hello agentproto.Hello) (Session, error) {
-	s, err := uplink.Dial(ctx, sat, cfg, hello)
+func dialUplink(ctx context.Context, sat agentproto.Satellite, cfg *tls.Config, hello agentproto.Hello, incoming func(agentproto.Message)) (Session, agentproto.Ack, error) {
+	s, err := uplink.Dial(ctx, sat, cfg, hello, incoming)
 	if err != nil {
-		return nil, err // not s: a nil *Session is no nil Session
+		return nil, agentproto.Ack{}, err // not s: a nil *Session is no nil Session
 	}
-	return s, nil
+	return s, s.First, nil
 }
 
 // nic finds the boot NIC by what udev cannot change.

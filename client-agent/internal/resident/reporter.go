@@ -2,10 +2,12 @@ package resident
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"time"
 
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/uplink"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 )
 
@@ -23,6 +25,9 @@ const (
 // Session is an open report stream; uplink.Session is one.
 type Session interface {
 	Send(context.Context, agentproto.Message) (agentproto.Ack, error)
+	// Done is closed when the stream has ended by itself, Err says why then.
+	Done() <-chan struct{}
+	Err() error
 	Peer() string
 	Close() error
 }
@@ -31,11 +36,15 @@ type Session interface {
 type Reporter struct {
 	Satellites []agentproto.Satellite
 	// Dial opens a stream, hello included.
-	Dial func(context.Context, agentproto.Satellite) (Session, error)
+	Dial func(context.Context, agentproto.Satellite) (Session, agentproto.Ack, error)
 	// Report returns the present state with the whole timeline. Changed receives when it should be sent at once.
 	Report  func() agentproto.Report
 	Changed <-chan struct{}
-	Log     *slog.Logger
+	// Outbox has other lines that are sent as soon as there are any.
+	Outbox *Outbox
+	// Policy hears of the policy that a satellite says the client should have, each time it does. It must not block.
+	Policy func(sat agentproto.Satellite, sum string)
+	Log    *slog.Logger
 }
 
 // Run reports until ctx ends.
@@ -63,12 +72,13 @@ func (r *Reporter) Run(ctx context.Context) {
 
 // stream reports to one satellite until that fails. Sent is the number of reports that were acknowledged.
 func (r *Reporter) stream(ctx context.Context, sat agentproto.Satellite) (sent int, err error) {
-	s, err := r.Dial(ctx, sat)
+	s, first, err := r.Dial(ctx, sat)
 	if err != nil {
 		return 0, err
 	}
 	defer s.Close()
 	r.Log.Info("reporting", "satellite", s.Peer())
+	r.hear(sat, first)
 	steps := -1 // of the timeline that this satellite has
 	for {
 		report := r.Report()
@@ -82,23 +92,54 @@ func (r *Reporter) stream(ctx context.Context, sat agentproto.Satellite) (sent i
 			return sent, err
 		}
 		sent++
-		if !r.await(ctx, interval(ack)) {
-			return sent, ctx.Err()
+		r.hear(sat, ack)
+		if err := r.await(ctx, sat, s, interval(ack)); err != nil {
+			return sent, err
 		}
 	}
 }
 
-// await returns when the next report is due, false if ctx ended.
-func (r *Reporter) await(ctx context.Context, d time.Duration) bool {
+// await sends the lines of the outbox until the next report is due. It returns an error when the stream is of no more use.
+func (r *Reporter) await(ctx context.Context, sat agentproto.Satellite, s Session, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-r.Changed:
-		return true
-	case <-ctx.Done():
-		return false
+	for {
+		select {
+		case <-timer.C:
+			return nil
+		case <-r.Changed:
+			return nil
+		case <-r.Outbox.ready:
+			if err := r.flush(ctx, sat, s); err != nil {
+				return err
+			}
+		case <-s.Done():
+			return s.Err()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// flush sends what is in the outbox. A line that the satellite refuses is dropped: no other one would take it, and all lines behind it would wait.
+func (r *Reporter) flush(ctx context.Context, sat agentproto.Satellite, s Session) error {
+	for {
+		m, ok := r.Outbox.take()
+		if !ok {
+			return nil
+		}
+		ack, err := s.Send(ctx, m)
+		r.Outbox.settle(m, err != nil && !errors.Is(err, uplink.ErrRefused) && !errors.Is(err, agentproto.ErrLineTooLong))
+		if err != nil {
+			return err
+		}
+		r.hear(sat, ack)
+	}
+}
+
+func (r *Reporter) hear(sat agentproto.Satellite, ack agentproto.Ack) {
+	if ack.Policy != "" {
+		r.Policy(sat, ack.Policy)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/uplink"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 )
 
@@ -21,13 +22,19 @@ import (
 type stream struct {
 	name string
 	send func(agentproto.Message) (agentproto.Ack, error)
+	done chan struct{} // nil: it does not end by itself
 }
 
 func (s *stream) Send(_ context.Context, m agentproto.Message) (agentproto.Ack, error) {
 	return s.send(m)
 }
-func (s *stream) Peer() string { return s.name }
-func (s *stream) Close() error { return nil }
+func (s *stream) Done() <-chan struct{} { return s.done }
+func (s *stream) Err() error            { return errors.New("ended") }
+func (s *stream) Peer() string          { return s.name }
+func (s *stream) Close() error          { return nil }
+
+// ignore is a Reporter.Policy.
+func ignore(agentproto.Satellite, string) {}
 
 var quiet = slog.New(slog.DiscardHandler)
 
@@ -49,8 +56,10 @@ func TestReporterInterval(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		r := &Reporter{
-			Satellites: []agentproto.Satellite{{Addr: "a"}}, Changed: changed, Log: quiet,
-			Dial:   func(context.Context, agentproto.Satellite) (Session, error) { return s, nil },
+			Satellites: []agentproto.Satellite{{Addr: "a"}}, Changed: changed, Outbox: NewOutbox(), Policy: ignore, Log: quiet,
+			Dial: func(context.Context, agentproto.Satellite) (Session, agentproto.Ack, error) {
+				return s, agentproto.Ack{}, nil
+			},
 			Report: func() agentproto.Report { return agentproto.Report{Timeline: make([]agentproto.Step, steps.Load())} },
 		}
 		go func() { defer close(done); r.Run(ctx) }()
@@ -77,21 +86,21 @@ func TestReporterBacksOff(t *testing.T) {
 		up := ""
 		refuse := errors.New("refused")
 		r := &Reporter{
-			Satellites: []agentproto.Satellite{{Addr: "a"}, {Addr: "b"}}, Log: quiet,
-			Dial: func(_ context.Context, sat agentproto.Satellite) (Session, error) {
+			Satellites: []agentproto.Satellite{{Addr: "a"}, {Addr: "b"}}, Outbox: NewOutbox(), Policy: ignore, Log: quiet,
+			Dial: func(_ context.Context, sat agentproto.Satellite) (Session, agentproto.Ack, error) {
 				mu.Lock()
 				defer mu.Unlock()
 				dials = append(dials, sat.Addr)
 				when = append(when, time.Since(begin))
 				if sat.Addr != up {
-					return nil, refuse
+					return nil, agentproto.Ack{}, refuse
 				}
 				return &stream{send: func(m agentproto.Message) (agentproto.Ack, error) {
 					if m.Report.Timeline == nil {
 						return agentproto.Ack{}, errors.New("reset")
 					}
 					return agentproto.Ack{}, nil // every new stream gets the timeline
-				}}, nil
+				}}, agentproto.Ack{}, nil
 			},
 			Report: func() agentproto.Report { return agentproto.Report{Timeline: make([]agentproto.Step, 1)} },
 		}
@@ -119,4 +128,125 @@ func TestReporterBacksOff(t *testing.T) {
 			t.Errorf("%d dials: %v", n, when)
 		}
 	})
+}
+
+// TestReporterTellsLines has lines sent between two reports, on the next stream where the first breaks, and drops what is refused.
+func TestReporterTellsLines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		outbox := NewOutbox()
+		var got []string
+		broken := false
+		send := func(m agentproto.Message) (agentproto.Ack, error) {
+			what := "report"
+			if m.Result != nil {
+				what = m.Result.ID
+			}
+			got = append(got, fmt.Sprintf("%v %s", time.Since(begin).Truncate(time.Second), what))
+			switch {
+			case what == "refused":
+				return agentproto.Ack{}, fmt.Errorf("%w: no", uplink.ErrRefused)
+			case what == "lost" && !broken:
+				broken = true
+				return agentproto.Ack{}, errors.New("reset")
+			}
+			return agentproto.Ack{Next: agentproto.Duration(time.Minute)}, nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		r := &Reporter{
+			Satellites: []agentproto.Satellite{{Addr: "a"}}, Outbox: outbox, Policy: ignore, Log: quiet,
+			Dial: func(context.Context, agentproto.Satellite) (Session, agentproto.Ack, error) {
+				return &stream{send: send}, agentproto.Ack{}, nil
+			},
+			Report: func() agentproto.Report { return agentproto.Report{} },
+		}
+		go func() { defer close(done); r.Run(ctx) }()
+		for _, id := range []string{"first", "refused", "lost", "last"} {
+			time.Sleep(10 * time.Second)
+			outbox.Add(agentproto.Message{Result: &agentproto.Result{ID: id}})
+		}
+		time.Sleep(10 * time.Second)
+		if !outbox.empty() {
+			t.Error("lines are left")
+		}
+		cancel()
+		<-done
+		// A stream that ended is opened again within a second.
+		want := []string{"0s report", "10s first", "20s refused", "20s report", "30s lost", "30s report", "30s lost", "40s last"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// TestReporterHearsOfPolicy hears the satellite's word in each answer, and notices an end between two reports.
+func TestReporterHearsOfPolicy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		ended := make(chan struct{})
+		dials := 0
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		r := &Reporter{
+			Satellites: []agentproto.Satellite{{Addr: "a"}, {Addr: "b"}}, Outbox: NewOutbox(), Log: quiet,
+			Policy: func(sat agentproto.Satellite, sum string) { got = append(got, sat.Addr+sum) },
+			Dial: func(context.Context, agentproto.Satellite) (Session, agentproto.Ack, error) {
+				dials++
+				s := &stream{send: func(agentproto.Message) (agentproto.Ack, error) { return agentproto.Ack{Policy: "2"}, nil }}
+				if dials == 1 {
+					s.done = ended
+				}
+				return s, agentproto.Ack{Policy: "1"}, nil
+			},
+			Report: func() agentproto.Report { return agentproto.Report{} },
+		}
+		go func() { defer close(done); r.Run(ctx) }()
+		time.Sleep(time.Second)
+		close(ended)
+		time.Sleep(2 * time.Second)
+		cancel()
+		<-done
+		if diff := cmp.Diff([]string{"a1", "a2", "b1", "b2"}, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestOutboxIsBounded(t *testing.T) {
+	t.Parallel()
+	o := NewOutbox()
+	result := func(id string) agentproto.Message { return agentproto.Message{Result: &agentproto.Result{ID: id}} }
+	o.Add(result("0"))
+	for range 2 * maxLines {
+		o.Add(event("policy", "x"))
+	}
+	first, _ := o.take()
+	if first.Result == nil || first.Result.ID != "0" {
+		t.Errorf("an event drove out a result: %+v", first)
+	}
+	for i := range 2 * maxLines {
+		o.Add(result(fmt.Sprint(i)))
+	}
+	o.settle(first, true)
+	m, _ := o.take()
+	if m.Result == nil || m.Result.ID != "0" {
+		t.Errorf("first %+v", m)
+	}
+	n := 1
+	for {
+		m, ok := o.take()
+		if !ok {
+			break
+		}
+		if m.Event != nil {
+			t.Error("an event has stayed where results went")
+		}
+		n++
+	}
+	if n != maxLines {
+		t.Errorf("%d lines", n)
+	}
 }

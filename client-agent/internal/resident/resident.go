@@ -1,5 +1,5 @@
-// Package resident is the agent on the running client: it judges the client's state, reports it to a satellite and keeps the lease of its
-// address. It runs from tmpfs and goes on reporting when the root connection is down.
+// Package resident is the agent on the running client: it judges the client's state, reports it to a satellite, follows the client's policy, carries out
+// commands and keeps the lease of its address. It runs from tmpfs and goes on reporting when the root connection is down.
 package resident
 
 import (
@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/dhcprenew"
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/follower"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rundir"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 )
@@ -52,8 +53,16 @@ type Config struct {
 	Renew func(ctx context.Context, mac net.HardwareAddr, addr, server netip.Addr, changed func(dhcprenew.Status))
 	// Link reads the boot NIC's state.
 	Link func() agentproto.Link
-	// Dial opens a report stream.
-	Dial func(context.Context, agentproto.Satellite) (Session, error)
+	// Dial opens a report stream and returns the answer to its hello. Incoming gets what the satellite says unasked.
+	Dial func(ctx context.Context, sat agentproto.Satellite, incoming func(agentproto.Message)) (Session, agentproto.Ack, error)
+	// Policy is how the policy is followed; Changed and Log are set here. SavePolicy keeps the report for another life of the agent.
+	Policy     follower.Config
+	SavePolicy func(agentproto.PolicyReport)
+	// Command carries out a command; a non-nil then ends the PC when the result has been told.
+	Command func(context.Context, agentproto.Command) (result agentproto.Result, then func() error)
+	// Sessions are who is there. Events takes what other programs have left, at most limit.
+	Sessions func() []agentproto.Session
+	Events   func(limit int) []agentproto.Event
 	// Console is told about the states healthy and degraded, one line each.
 	Console io.Writer
 	Log     *slog.Logger
@@ -61,8 +70,12 @@ type Config struct {
 
 // Agent is the resident agent.
 type Agent struct {
-	cfg     Config
-	changed chan struct{} // a report is due
+	cfg      Config
+	changed  chan struct{} // a report is due
+	outbox   *Outbox
+	follower *follower.Follower
+	work     sync.WaitGroup // commands
+	slots    chan struct{}  // has one token for each of them
 
 	mu       sync.Mutex
 	system   System
@@ -72,11 +85,14 @@ type Agent struct {
 	state    string
 	reasons  []string
 	timeline []agentproto.Step
+	sessions []agentproto.Session
+	commands []string // IDs of those seen last
 }
 
 // New returns an Agent. Run starts it.
 func New(cfg Config) *Agent {
-	a := &Agent{cfg: cfg, changed: make(chan struct{}, 1), state: Starting}
+	a := &Agent{cfg: cfg, changed: make(chan struct{}, 1), state: Starting, outbox: NewOutbox(), slots: make(chan struct{}, maxCommands)}
+	a.follower = a.newFollower()
 	a.timeline = append(a.timeline, cfg.State.Timeline[:min(len(cfg.State.Timeline), maxTimeline)]...)
 	a.mark("agent-up", cfg.Uptime())
 	return a
@@ -86,13 +102,25 @@ func New(cfg Config) *Agent {
 func (a *Agent) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	booted := make(chan bool, 1)
-	reporter := &Reporter{Satellites: a.cfg.Boot.Satellites, Dial: a.cfg.Dial, Report: a.report, Changed: a.changed, Log: a.cfg.Log}
+	// Commands and reports outlive ctx by a moment: when the PC is told to restart, that it does so is still to be said.
+	reporting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	reporter := &Reporter{
+		Satellites: a.cfg.Boot.Satellites, Report: a.report, Changed: a.changed, Outbox: a.outbox, Policy: a.follower.Want, Log: a.cfg.Log,
+		Dial: func(ctx context.Context, sat agentproto.Satellite) (Session, agentproto.Ack, error) {
+			return a.cfg.Dial(ctx, sat, func(m agentproto.Message) { a.hear(reporting, sat, m) })
+		},
+	}
 	wg.Go(func() { a.awaitBoot(ctx, booted) })
 	wg.Go(func() { a.askSystemd(ctx, booted) })
 	wg.Go(func() { a.watch(ctx) })
 	wg.Go(func() { a.renew(ctx) })
-	wg.Go(func() { reporter.Run(ctx) })
+	wg.Go(func() { a.follower.Run(ctx) })
+	wg.Go(func() { reporter.Run(reporting) })
+	<-ctx.Done()
+	a.finish()
+	stop()
 	wg.Wait()
+	a.work.Wait()
 }
 
 // awaitBoot sends true when systemd has finished starting, false if that cannot be awaited.
@@ -163,6 +191,7 @@ func (a *Agent) watch(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
+		a.lookAround()
 		a.judge()
 		select {
 		case <-tick.C:
@@ -203,7 +232,7 @@ func (a *Agent) judge() {
 	if err != nil {
 		a.cfg.Log.Warn("writable layer", "err", err)
 	}
-	now := time.Now()
+	now, noPolicy := time.Now(), a.follower.Problem()
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -212,7 +241,7 @@ func (a *Agent) judge() {
 		a.keeper = keeper
 	}
 	state, reasons := Judge(Facts{
-		System: a.system, Keeper: keeper, KeeperRuns: runs, Overlay: overlay, LeaseProblem: a.lease.Problem, Now: now,
+		System: a.system, Keeper: keeper, KeeperRuns: runs, Overlay: overlay, LeaseProblem: a.lease.Problem, NoPolicy: noPolicy, Now: now,
 	})
 	reasons = clipReasons(reasons)
 	if state == a.state && sameReasons(reasons, a.reasons) {
@@ -223,10 +252,7 @@ func (a *Agent) judge() {
 	if state == Healthy {
 		a.markLocked("healthy", a.cfg.Uptime())
 	}
-	select {
-	case a.changed <- struct{}{}:
-	default: // one is due already
-	}
+	a.reportSoon()
 	if state != previous && state != Starting {
 		a.announceLocked()
 	}
@@ -308,12 +334,13 @@ func (a *Agent) report() agentproto.Report {
 	r := agentproto.Report{
 		Image: a.cfg.Boot.Image, Number: a.cfg.Boot.Number, Digest: a.cfg.Boot.Digest, Hostname: a.cfg.State.Hostname, Kernel: a.cfg.Kernel,
 		Addr: addr, Memory: mem, Load1: load1, Uptime: agentproto.Duration(a.cfg.Uptime().Round(time.Millisecond)), Link: a.cfg.Link(),
-		Time: time.Now().UTC(),
+		Time: time.Now().UTC(), Policy: a.follower.Report(),
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r.State, r.Reasons, r.Overlay = a.state, slices.Clone(a.reasons), a.overlay
 	r.Timeline = slices.Clone(a.timeline)
+	r.Sessions = slices.Clone(a.sessions[:min(len(a.sessions), agentproto.MaxSessions)])
 	r.Failed = slices.Clone(a.system.Failed[:min(len(a.system.Failed), maxFailed)])
 	if a.keeper != nil {
 		r.NBD = agentproto.NBD{Satellite: a.keeper.Satellite, Connected: a.keeper.Connected, Reconnects: a.keeper.Reconnects}

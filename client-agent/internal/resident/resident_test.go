@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/dhcprenew"
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/follower"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rundir"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 )
@@ -29,6 +30,15 @@ type client struct {
 	keeper    rundir.KeeperState
 	leaseTold func(dhcprenew.Status)
 	reports   []agentproto.Report
+	lines     []agentproto.Message // all but reports
+	incoming  func(agentproto.Message)
+	sessions  []agentproto.Session
+	events    []agentproto.Event
+	noPolicy  string
+	policy    string // that the satellite names
+	applyErr  error
+	saved     []agentproto.PolicyReport
+	commands  map[string]chan func() error // by ID: when it ends, and what then
 	console   bytes.Buffer
 }
 
@@ -63,12 +73,60 @@ func (c *client) systemctl(ctx context.Context, args ...string) (string, error) 
 func (c *client) Send(_ context.Context, m agentproto.Message) (agentproto.Ack, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.reports = append(c.reports, *m.Report)
-	return agentproto.Ack{Next: agentproto.Duration(time.Minute)}, nil
+	if m.Report != nil {
+		c.reports = append(c.reports, *m.Report)
+	} else {
+		c.lines = append(c.lines, m)
+	}
+	return agentproto.Ack{Next: agentproto.Duration(time.Minute), Policy: c.policy}, nil
 }
 
-func (c *client) Peer() string { return "192.168.67.1:7443" }
-func (c *client) Close() error { return nil }
+func (c *client) Done() <-chan struct{} { return nil }
+func (c *client) Err() error            { return nil }
+func (c *client) Peer() string          { return "192.168.67.1:7443" }
+func (c *client) Close() error          { return nil }
+
+func (c *client) dial(_ context.Context, _ agentproto.Satellite, incoming func(agentproto.Message)) (Session, agentproto.Ack, error) {
+	c.set(func() { c.incoming = incoming })
+	return c, agentproto.Ack{}, nil
+}
+
+// follow is how the policy is followed: each step takes a second.
+func (c *client) follow() follower.Config {
+	return follower.Config{
+		Problem: c.noPolicy,
+		Fetch: func(context.Context, agentproto.Satellite) (string, error) {
+			time.Sleep(time.Second)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.policy, nil
+		},
+		Apply: func(context.Context, string) (follower.Outcome, error) {
+			time.Sleep(time.Second)
+			return follower.Outcome{Pending: []string{"SWAP needs a reboot"}}, c.applyErr
+		},
+	}
+}
+
+func (c *client) do(ctx context.Context, m agentproto.Command) (agentproto.Result, func() error) {
+	c.mu.Lock()
+	end := c.commands[m.ID]
+	c.mu.Unlock()
+	select {
+	case then := <-end:
+		return agentproto.Result{ID: m.ID, Output: m.Kind}, then
+	case <-ctx.Done():
+		return agentproto.Result{ID: m.ID, Error: "ended"}, nil
+	}
+}
+
+func (c *client) takeEvents(int) []agentproto.Event {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := c.events
+	c.events = nil
+	return list
+}
 
 func (c *client) Write(p []byte) (int, error) {
 	c.mu.Lock()
@@ -115,7 +173,14 @@ func runClient(t *testing.T, c *client, script func()) {
 			<-ctx.Done()
 		},
 		Link: func() agentproto.Link { return agentproto.Link{Name: "eth0", SpeedMbps: 1000, Duplex: "full"} },
-		Dial: func(context.Context, agentproto.Satellite) (Session, error) { return c, nil }, Console: c, Log: quiet,
+		Dial: c.dial, Policy: c.follow(), SavePolicy: func(r agentproto.PolicyReport) { c.set(func() { c.saved = append(c.saved, r) }) },
+		Command: c.do, Events: c.takeEvents,
+		Sessions: func() []agentproto.Session {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.sessions
+		},
+		Console: c, Log: quiet,
 	})
 	go func() { defer close(done); a.Run(ctx) }()
 	synctest.Wait()

@@ -20,6 +20,9 @@ const (
 	BootConfig = "boot.json" // the boot configuration as it came
 	Boot       = "state.json"
 	Keeper     = "keeper.json"
+	Policy     = "policy"       // directory of the policy states, root's only
+	Facts      = "facts.json"   // step.Facts, what the initrd knew of the client
+	Applied    = "applied.json" // agentproto.PolicyReport of what is in force
 )
 
 // maxFile bounds what is read back, in bytes.
@@ -35,6 +38,8 @@ type BootState struct {
 	// DHCPServer is empty if nobody said which server gave the address.
 	DHCPServer string            `json:"dhcp_server,omitempty"`
 	Timeline   []agentproto.Step `json:"timeline"`
+	// NoPolicy says why the boot went on without a policy; empty if it had one.
+	NoPolicy string `json:"no_policy,omitempty"`
 }
 
 // KeeperState is what the keeper knows of the root connection.

@@ -6,51 +6,54 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 )
 
-// exchangeTimeout bounds connecting with hello, and each line with its acknowledgement.
-const exchangeTimeout = 10 * time.Second
+// ErrClosed is the error of a session that was closed.
+var ErrClosed = errors.New("the stream is closed")
 
-// ErrRefused is wrapped by the error of a line that the satellite answered with an error.
-var ErrRefused = errors.New("the satellite refused")
-
-// Session is an open report stream behind its hello. It is not safe for concurrent use.
+// Session is an open report stream behind its hello. Send is for one goroutine at a time; the rest is safe for concurrent use.
 type Session struct {
-	conn net.Conn
-	r    *agentproto.Reader
-	w    *agentproto.Writer
+	conn     *tls.Conn
+	w        *agentproto.Writer
+	incoming func(agentproto.Message)
 	// First is the satellite's answer to the hello.
 	First agentproto.Ack
+
+	pending atomic.Bool // a line is without its acknowledgement
+	closed  atomic.Bool // by us
+	acks    chan agentproto.Ack
+	done    chan struct{} // closed when nothing more is read
+	err     error         // why; set before done is closed
 }
 
-// Dial connects to a satellite and says hello. It blocks for ten seconds at most.
-func Dial(ctx context.Context, sat agentproto.Satellite, cfg *tls.Config, hello agentproto.Hello) (*Session, error) {
+// Dial connects to a satellite and says hello. It blocks for ten seconds at most. Incoming gets each Notice and Command as it comes, from one
+// goroutine; it must not block and not close the session. Nil ignores them.
+func Dial(ctx context.Context, sat agentproto.Satellite, cfg *tls.Config, hello agentproto.Hello, incoming func(agentproto.Message)) (*Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
-	addr := net.JoinHostPort(sat.Addr, strconv.Itoa(int(sat.ReportPort)))
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	conn, err := dial(ctx, sat)
 	if err != nil {
-		return nil, fmt.Errorf("connect to satellite: %w", err)
+		return nil, err
 	}
-	s, err := Start(ctx, conn, cfg, hello)
+	s, err := Start(ctx, conn, cfg, hello, incoming)
 	if err != nil {
-		return nil, fmt.Errorf("satellite %s: %w", addr, err)
+		return nil, fmt.Errorf("satellite %s: %w", conn.RemoteAddr(), err)
 	}
 	return s, nil
 }
 
 // Start makes a session of a fresh connection, which it closes on error.
-func Start(ctx context.Context, conn net.Conn, cfg *tls.Config, hello agentproto.Hello) (*Session, error) {
-	secure := tls.Client(conn, cfg)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("TLS handshake: %w", err)
+func Start(ctx context.Context, conn net.Conn, cfg *tls.Config, hello agentproto.Hello, incoming func(agentproto.Message)) (*Session, error) {
+	c, err := secure(ctx, conn, cfg)
+	if err != nil {
+		return nil, err
 	}
-	s := &Session{conn: secure, r: agentproto.NewReader(secure), w: agentproto.NewWriter(secure)}
+	s := &Session{conn: c, w: agentproto.NewWriter(c), incoming: incoming, acks: make(chan agentproto.Ack, 1), done: make(chan struct{})}
+	go s.read() // ends with the connection; Close waits for it
 	ack, err := s.Send(ctx, agentproto.Message{Hello: &hello})
 	if err != nil {
 		s.Close()
@@ -60,30 +63,97 @@ func Start(ctx context.Context, conn net.Conn, cfg *tls.Config, hello agentproto
 	return s, nil
 }
 
-// Send sends one line and waits for its acknowledgement, ten seconds at most. After an error the session is of no more use.
-func (s *Session) Send(ctx context.Context, m agentproto.Message) (agentproto.Ack, error) {
-	if err := s.conn.SetDeadline(time.Now().Add(exchangeTimeout)); err != nil {
-		return agentproto.Ack{}, err
+// read takes what the satellite sends until the connection ends.
+func (s *Session) read() {
+	defer close(s.done)
+	r := agentproto.NewReader(s.conn)
+	for {
+		m, err := r.Read()
+		if err == nil {
+			err = s.take(m)
+		}
+		if err != nil {
+			s.err = err
+			s.conn.NetConn().Close() // without farewell: nobody listens
+			return
+		}
 	}
-	stop := context.AfterFunc(ctx, func() { s.conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	if err := s.w.Write(m); err != nil {
-		return agentproto.Ack{}, err
-	}
-	answer, err := s.r.Read()
+}
+
+func (s *Session) take(m agentproto.Message) error {
 	switch {
-	case err != nil:
-		return agentproto.Ack{}, err
-	case answer.Ack == nil:
-		return agentproto.Ack{}, fmt.Errorf("%w: it sent no acknowledgement", agentproto.ErrBadMessage)
-	case answer.Ack.Error != "":
-		return agentproto.Ack{}, fmt.Errorf("%w: %.200q", ErrRefused, answer.Ack.Error)
+	case m.Ack != nil:
+		if !s.pending.CompareAndSwap(true, false) {
+			return fmt.Errorf("%w: an acknowledgement of nothing", agentproto.ErrBadMessage)
+		}
+		s.acks <- *m.Ack // has room: one is pending at most
+	case m.Notice != nil || m.Command != nil:
+		if s.incoming != nil {
+			s.incoming(m)
+		}
+	default:
+		return fmt.Errorf("%w: it is not for an agent", agentproto.ErrBadMessage)
 	}
-	return *answer.Ack, nil
+	return nil
+}
+
+// Send sends one line and waits for its acknowledgement, ten seconds at most. After an error the session is of no more use. The error wraps
+// ErrRefused if the satellite has refused the line.
+func (s *Session) Send(ctx context.Context, m agentproto.Message) (agentproto.Ack, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, exchangeTimeout, errSilent)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(time.Unix(1, 0)) })
+	defer stop()
+	s.pending.Store(true)
+	if err := s.w.Write(m); err != nil {
+		return agentproto.Ack{}, s.reason(ctx, err)
+	}
+	select {
+	case ack := <-s.acks:
+		return ack, judge(ack)
+	case <-ctx.Done():
+		return agentproto.Ack{}, context.Cause(ctx)
+	case <-s.done:
+	}
+	select {
+	case ack := <-s.acks: // came with the end
+		return ack, judge(ack)
+	default:
+		return agentproto.Ack{}, s.err
+	}
+}
+
+// reason prefers why the stream has ended to what a write into it says.
+func (s *Session) reason(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case <-s.done:
+		return s.err
+	default:
+		return err
+	}
+}
+
+// Done is closed when the satellite has ended the stream, or Close was called.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Err tells why the stream has ended. It may be called once Done is closed.
+func (s *Session) Err() error {
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	return s.err
 }
 
 // Peer is the satellite's address and port.
 func (s *Session) Peer() string { return s.conn.RemoteAddr().String() }
 
-// Close ends the stream.
-func (s *Session) Close() error { return s.conn.Close() }
+// Close ends the stream and waits until nothing more comes in.
+func (s *Session) Close() error {
+	s.closed.Store(true)
+	err := s.conn.Close()
+	<-s.done
+	return err
+}

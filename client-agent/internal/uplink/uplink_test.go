@@ -119,7 +119,7 @@ func start(t *testing.T, cfg *tls.Config, cert tls.Certificate, maxVersion uint1
 		}
 	}()
 	addr := l.Addr().(*net.TCPAddr)
-	s, err := Dial(t.Context(), agentproto.Satellite{Addr: "127.0.0.1", ReportPort: uint16(addr.Port)}, cfg, hello)
+	s, err := Dial(t.Context(), agentproto.Satellite{Addr: "127.0.0.1", ReportPort: uint16(addr.Port)}, cfg, hello, unexpected(t))
 	t.Cleanup(func() {
 		if s != nil {
 			s.Close()
@@ -128,6 +128,11 @@ func start(t *testing.T, cfg *tls.Config, cert tls.Certificate, maxVersion uint1
 		<-done
 	})
 	return s, err
+}
+
+// unexpected fails the test when the satellite says something by itself.
+func unexpected(t *testing.T) func(agentproto.Message) {
+	return func(m agentproto.Message) { t.Errorf("the satellite says %+v", m) }
 }
 
 func TestTrust(t *testing.T) {
@@ -193,48 +198,6 @@ func TestTLSConfigRefuses(t *testing.T) {
 	}
 }
 
-func TestSession(t *testing.T) {
-	t.Parallel()
-	ca := newAuthority(t, past, future)
-	cert := ca.issue(t, past, future, x509.ExtKeyUsageServerAuth, satelliteURI)
-	cfg, err := TLSConfig(ca.pem(), "school-a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	report := agentproto.Message{Report: &agentproto.Report{State: "healthy"}}
-	lines := make(chan agentproto.Message, 5)
-	s, err := start(t, cfg, cert, 0, func(m agentproto.Message) *agentproto.Message {
-		lines <- m
-		switch len(lines) {
-		case 3:
-			return &agentproto.Message{Ack: &agentproto.Ack{Error: "too fast"}}
-		case 4:
-			return &m
-		case 5:
-			return nil
-		}
-		return acknowledge(m)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ack, err := s.Send(t.Context(), report); err != nil || ack.Next == 0 {
-		t.Errorf("got %+v, %v", ack, err)
-	}
-	if _, err := s.Send(t.Context(), report); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "too fast") {
-		t.Errorf("got %v, want ErrRefused", err)
-	}
-	if _, err := s.Send(t.Context(), report); !errors.Is(err, agentproto.ErrBadMessage) {
-		t.Errorf("no acknowledgement: got %v", err)
-	}
-	if _, err := s.Send(t.Context(), report); err == nil {
-		t.Error("closed by the satellite: no error")
-	}
-	if first, second := <-lines, <-lines; first.Hello == nil || first.Hello.MAC != hello.MAC || second.Report == nil {
-		t.Errorf("the satellite heard %+v, %+v", first, second)
-	}
-}
-
 func TestSessionHelloRefused(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t, past, future)
@@ -264,7 +227,7 @@ func TestDialEndsWithContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Dial(ctx, agentproto.Satellite{Addr: "127.0.0.1", ReportPort: uint16(addr.Port)}, cfg, hello)
+	_, err = Dial(ctx, agentproto.Satellite{Addr: "127.0.0.1", ReportPort: uint16(addr.Port)}, cfg, hello, unexpected(t))
 	if err == nil {
 		t.Error("no error")
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/enroll"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/fleet"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/link"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/policies"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/transfer"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/watch"
@@ -120,8 +121,13 @@ func start(t testing.TB, limits api.Limits) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keeper, err := policies.New(ctx, policies.Config{Store: b.store, Dir: filepath.Join(t.TempDir(), "policy"), Now: b.clock.now, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
 	server, err := api.New(api.Config{
-		Store: b.store, Catalog: cat, Link: registry, Deltas: maker, Transfer: planner, Watch: new(watch.Hub), CA: b.ca, TLS: pki.ServerTLS(serverHolder(t, b.ca), b.ca.Certificate()),
+		Store: b.store, Catalog: cat, Link: registry, Deltas: maker, Transfer: planner, Policies: keeper, Watch: new(watch.Hub), CA: b.ca,
+		TLS:   pki.ServerTLS(serverHolder(t, b.ca), b.ca.Certificate()),
 		Build: "test", Started: time.Now(), Limits: limits, Now: b.clock.now, Log: log,
 	})
 	if err != nil {

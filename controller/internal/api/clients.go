@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/netip"
 	"reflect"
 	"slices"
 
@@ -24,6 +25,18 @@ type seenClient struct {
 	mac    fleet.MAC
 	config *fleet.Client
 	report *fleet.ClientReport
+}
+
+// address is the fixed one, else the one that the client had last; not valid if neither is known.
+func (c seenClient) address() netip.Addr {
+	if c.config != nil && c.config.Address.IsValid() {
+		return c.config.Address
+	}
+	if c.report == nil {
+		return netip.Addr{}
+	}
+	a, _ := netip.ParseAddr(c.report.Address) // what a client told may be anything
+	return a.Unmap()
 }
 
 func (c seenClient) render() *adminv1.Client {

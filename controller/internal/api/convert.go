@@ -81,14 +81,14 @@ func bootFromProto(p *satellitev1.BootPolicy) fleet.BootPolicy {
 func siteFromProto(p *adminv1.Site) fleet.Site {
 	return fleet.Site{
 		Name: p.GetName(), Description: p.GetDescription(), Images: p.GetImages(), Boot: bootFromProto(p.GetBoot()),
-		Transfer: transferFromProto(p.GetTransfer()), Revision: p.GetRevision(),
+		Transfer: transferFromProto(p.GetTransfer()), LoginHost: loginHostFromProto(p.GetLoginHost()), AllowRun: p.GetAllowRun(), Revision: p.GetRevision(),
 	}
 }
 
 func siteToProto(s fleet.Site) *adminv1.Site {
 	return &adminv1.Site{
 		Name: s.Name, Description: s.Description, Images: s.Images, Boot: bootToProto(s.Boot), Transfer: transferToProto(s.Transfer),
-		Created: stamp(s.Created), Revision: s.Revision,
+		LoginHost: loginHostToProto(s.LoginHost), AllowRun: s.AllowRun, Created: stamp(s.Created), Revision: s.Revision,
 	}
 }
 
@@ -122,6 +122,7 @@ func subnetToProto(s fleet.Subnet) *satellitev1.Subnet {
 	p := &satellitev1.Subnet{
 		Name: s.Name, Cidr: s.CIDR.String(), Mode: modeToProto(s.Mode), RangeStart: addrText(s.Start), RangeEnd: addrText(s.End), Gateway: addrText(s.Gateway),
 		Domain: s.Domain, LeaseTime: span(s.LeaseTime), Boot: s.Boot, DhcpSatellite: s.Satellite,
+		Room: s.Room,
 	}
 	for _, a := range s.DNS {
 		p.Dns = append(p.Dns, a.String())
@@ -133,7 +134,7 @@ func subnetFromProto(p *adminv1.Subnet) (fleet.Subnet, error) {
 	n := p.GetSubnet()
 	s := fleet.Subnet{
 		Site: p.GetSite(), Name: n.GetName(), Mode: modeFromProto(n.GetMode()), Domain: n.GetDomain(), LeaseTime: duration(n.GetLeaseTime()),
-		Boot: n.GetBoot(), Satellite: n.GetDhcpSatellite(), Revision: p.GetRevision(),
+		Boot: n.GetBoot(), Satellite: n.GetDhcpSatellite(), Room: n.GetRoom(), Revision: p.GetRevision(),
 	}
 	var err error
 	if s.CIDR, err = netip.ParsePrefix(n.GetCidr()); err != nil {
@@ -159,7 +160,9 @@ func subnetFromProto(p *adminv1.Subnet) (fleet.Subnet, error) {
 }
 
 func clientToProto(c fleet.Client) *satellitev1.Client {
-	return &satellitev1.Client{Mac: string(c.MAC), Name: c.Name, Address: addrText(c.Address), Boot: c.Boot, KernelParameters: c.KernelParameters}
+	return &satellitev1.Client{
+		Mac: string(c.MAC), Name: c.Name, Address: addrText(c.Address), Boot: c.Boot, KernelParameters: c.KernelParameters, Room: c.Room,
+	}
 }
 
 func clientFromProto(site string, revision uint64, p *satellitev1.Client) (fleet.Client, error) {
@@ -169,7 +172,8 @@ func clientFromProto(site string, revision uint64, p *satellitev1.Client) (fleet
 	}
 	address, err := parseAddr("client "+string(mac), p.GetAddress())
 	return fleet.Client{
-		Site: site, MAC: mac, Name: p.GetName(), Address: address, Boot: p.GetBoot(), KernelParameters: p.GetKernelParameters(), Revision: revision,
+		Site: site, MAC: mac, Name: p.GetName(), Address: address, Boot: p.GetBoot(), KernelParameters: p.GetKernelParameters(),
+		Room: p.GetRoom(), Revision: revision,
 	}, err
 }
 
@@ -191,7 +195,10 @@ func channelToProto(c fleet.Channel) *adminv1.Channel {
 }
 
 func desiredToProto(d fleet.DesiredState) *satellitev1.DesiredState {
-	p := &satellitev1.DesiredState{Revision: d.Revision, Site: d.Site, GossipKey: d.GossipKey, Boot: bootToProto(d.Boot), Transfer: transferToProto(d.Transfer)}
+	p := &satellitev1.DesiredState{
+		Revision: d.Revision, Site: d.Site, GossipKey: d.GossipKey, Boot: bootToProto(d.Boot), Transfer: transferToProto(d.Transfer),
+		Policies: layersToProto(d.Policies), LoginHost: loginHostToProto(d.LoginHost), Commands: commandsToProto(d.Commands),
+	}
 	for _, v := range d.Versions {
 		p.Versions = append(p.Versions, &satellitev1.DesiredVersion{Image: v.Image, Number: v.Number, Id: v.ID[:], Kind: string(v.Kind), Channels: v.Channels})
 	}

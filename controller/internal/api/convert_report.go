@@ -69,6 +69,7 @@ func statusFromProto(p *satellitev1.StatusReport) fleet.Status {
 	for _, m := range p.GetMembers() {
 		s.Members = append(s.Members, fleet.Member{Name: m.GetName(), Address: m.GetAddress(), State: m.GetState(), Versions: m.GetVersions()})
 	}
+	s.LoginHost = loginStatusFromProto(p.GetLoginHost())
 	for _, n := range p.GetSubnets() {
 		s.Subnets = append(s.Subnets, fleet.SubnetStatus{Name: n.GetName(), State: n.GetState(), Leases: n.GetLeases(), RangeSize: n.GetRangeSize()})
 	}
@@ -79,6 +80,7 @@ func statusToProto(s fleet.Status) *satellitev1.StatusReport {
 	p := &satellitev1.StatusReport{
 		Revision: s.Revision, DiskFreeBytes: s.DiskFreeBytes, DiskSizeBytes: s.DiskSizeBytes, Addresses: s.Addresses, Problems: s.Problems,
 		Time: stamp(s.Time), Build: s.Build, Started: stamp(s.Started), MemoryBytes: s.MemoryBytes, NbdConnections: s.NBDConnections,
+		LoginHost: loginStatusToProto(s.LoginHost),
 	}
 	for _, v := range s.Versions {
 		p.Versions = append(p.Versions, versionToProto(v))
@@ -103,6 +105,7 @@ func reportFromProto(p *satellitev1.ClientReport) fleet.ClientReport {
 	if d := p.GetDigest(); len(d) == len(c.Digest) {
 		c.Digest = fleet.Hash(d)
 	}
+	policyReportFromProto(p, &c)
 	for _, s := range p.GetTimeline() {
 		c.Timeline = append(c.Timeline, fleet.BootStep{Name: s.GetName(), At: duration(s.GetAt()), Source: s.GetSource()})
 	}
@@ -125,6 +128,7 @@ func reportToProto(c fleet.ClientReport) *satellitev1.ClientReport {
 		LinkName: c.LinkName, LinkSpeedMbps: c.LinkSpeedMbps, NbdConnected: c.NBDConnected, NbdReconnects: c.NBDReconnects,
 		FailedUnits: c.FailedUnits, Kernel: c.Kernel, Firmware: c.Firmware, AgentBuild: c.AgentBuild,
 	}
+	policyReportToProto(&c, p)
 	for _, s := range c.Timeline {
 		p.Timeline = append(p.Timeline, &satellitev1.BootStep{Name: s.Name, At: span(s.At), Source: s.Source})
 	}

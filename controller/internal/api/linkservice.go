@@ -83,20 +83,29 @@ func (s *linkService) receive(stream connectStream, session *link.Session) error
 			if err := session.Trace(stream.Context(), id, m.Trace.GetBoots(), traceFromProto(m.Trace.GetRanges())); err != nil {
 				s.cfg.Log.Warn("boot trace could not be kept", "version", id, "err", err)
 			}
+		case *satellitev1.ConnectRequest_Result:
+			session.Result(resultFromProto(m.Result))
+		case *satellitev1.ConnectRequest_Events:
+			session.Events(eventsFromProto(m.Events))
 		case *satellitev1.ConnectRequest_Hello:
 			return status.Error(codes.InvalidArgument, "a second hello")
 		}
 	}
 }
 
-// send tells the satellite what its site needs, now and after each change, until the session ends.
+// send tells the satellite what its site needs, now and after each change, and passes commands on, until the session ends.
 func send(ctx context.Context, stream connectStream, session *link.Session) error {
 	for {
-		desired, err := session.Next(ctx)
+		m, err := session.Next(ctx)
 		if err != nil {
 			return err
 		}
-		resp := &satellitev1.ConnectResponse{Message: &satellitev1.ConnectResponse_Desired{Desired: desiredToProto(desired)}}
+		resp := &satellitev1.ConnectResponse{}
+		if m.Command != nil {
+			resp.Message = &satellitev1.ConnectResponse_Command{Command: commandToProto(*m.Command)}
+		} else {
+			resp.Message = &satellitev1.ConnectResponse_Desired{Desired: desiredToProto(*m.Desired)}
+		}
 		if err := stream.Send(resp); err != nil {
 			return err
 		}

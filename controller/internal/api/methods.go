@@ -31,6 +31,7 @@ func methods() map[string]access {
 		satellitev1.LinkService_Connect_FullMethodName:     satellite,
 		satellitev1.LinkService_GetManifest_FullMethodName: satellite,
 		satellitev1.LinkService_PlanSync_FullMethodName:    satellite,
+		satellitev1.LinkService_GetPolicy_FullMethodName:   satellite,
 
 		chunkv1.ChunkService_FindMissing_FullMethodName: admin,
 		chunkv1.ChunkService_PutChunks_FullMethodName:   admin,
@@ -64,10 +65,20 @@ func methods() map[string]access {
 		adminv1.SatelliteService_RevokeSatellite_FullMethodName: admin,
 		adminv1.SatelliteService_DeleteSatellite_FullMethodName: admin,
 
-		adminv1.ClientService_ListClients_FullMethodName:  admin,
-		adminv1.ClientService_GetClient_FullMethodName:    admin,
-		adminv1.ClientService_SetClient_FullMethodName:    admin,
-		adminv1.ClientService_DeleteClient_FullMethodName: admin,
+		adminv1.ClientService_ListClients_FullMethodName:      admin,
+		adminv1.ClientService_GetClient_FullMethodName:        admin,
+		adminv1.ClientService_SetClient_FullMethodName:        admin,
+		adminv1.ClientService_DeleteClient_FullMethodName:     admin,
+		adminv1.ClientService_CommandClients_FullMethodName:   admin,
+		adminv1.ClientService_ListClientEvents_FullMethodName: admin,
+
+		adminv1.PolicyService_GetPolicy_FullMethodName:          admin,
+		adminv1.PolicyService_ApplyPolicy_FullMethodName:        admin,
+		adminv1.PolicyService_PlanPolicy_FullMethodName:         admin,
+		adminv1.PolicyService_ListPolicies_FullMethodName:       admin,
+		adminv1.PolicyService_ListPolicyVersions_FullMethodName: admin,
+		adminv1.PolicyService_UndoPolicy_FullMethodName:         admin,
+		adminv1.PolicyService_ExplainClient_FullMethodName:      admin,
 
 		adminv1.TokenService_CreateToken_FullMethodName: admin,
 		adminv1.TokenService_ListTokens_FullMethodName:  admin,

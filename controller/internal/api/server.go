@@ -26,6 +26,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/deltas"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/enroll"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/link"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/policies"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/transfer"
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/watch"
@@ -65,6 +66,7 @@ type Config struct {
 	Link     *link.Registry
 	Deltas   *deltas.Maker
 	Transfer *transfer.Planner
+	Policies *policies.Keeper
 	Watch    *watch.Hub
 	CA       *enroll.CA
 	// TLS is a pki.ServerTLS.
@@ -88,6 +90,9 @@ type Server struct {
 	puts      *semaphore.Weighted
 	fetches   *semaphore.Weighted
 	diffs     *semaphore.Weighted
+	archives  *semaphore.Weighted // policies that are held in memory
+	commands  *semaphore.Weighted
+	confs     confCache
 	closing   context.Context // ends when the server begins to drain
 	close     context.CancelFunc
 	receivers sync.WaitGroup // goroutines that read satellites' streams
@@ -95,7 +100,7 @@ type Server struct {
 
 // New makes a server that does not listen yet.
 func New(cfg Config) (*Server, error) {
-	if cfg.Store == nil || cfg.Catalog == nil || cfg.Link == nil || cfg.Deltas == nil || cfg.Transfer == nil || cfg.Watch == nil || cfg.CA == nil || cfg.TLS == nil {
+	if cfg.Store == nil || cfg.Catalog == nil || cfg.Link == nil || cfg.Deltas == nil || cfg.Transfer == nil || cfg.Policies == nil || cfg.Watch == nil || cfg.CA == nil || cfg.TLS == nil {
 		return nil, errors.New("api: a collaborator is missing")
 	}
 	if cfg.Now == nil {
@@ -109,7 +114,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, guard: newGuard(cfg.Limits), limiter: enroll.NewLimiter(cfg.Now), puts: semaphore.NewWeighted(int64(cfg.Limits.PutStreams)),
-		fetches: semaphore.NewWeighted(int64(cfg.Limits.FetchStreams)), diffs: semaphore.NewWeighted(2),
+		fetches: semaphore.NewWeighted(int64(cfg.Limits.FetchStreams)), diffs: semaphore.NewWeighted(2), archives: semaphore.NewWeighted(4),
+		commands: semaphore.NewWeighted(commandCalls),
 	}
 	s.metrics = newMetrics(cfg.Metrics, s.guard.connections)
 	s.authority = &authority{store: cfg.Store, guard: s.guard, table: methods(), now: cfg.Now, log: cfg.Log, metrics: s.metrics}
@@ -167,6 +173,7 @@ func (s *Server) register() {
 	adminv1.RegisterSubnetServiceServer(s.grpc, &subnetService{Server: s})
 	adminv1.RegisterSatelliteServiceServer(s.grpc, &satelliteService{Server: s})
 	adminv1.RegisterClientServiceServer(s.grpc, &clientService{Server: s})
+	adminv1.RegisterPolicyServiceServer(s.grpc, &policyService{Server: s})
 	adminv1.RegisterTokenServiceServer(s.grpc, &tokenService{Server: s})
 	adminv1.RegisterAuditServiceServer(s.grpc, &auditService{Server: s})
 	adminv1.RegisterServerServiceServer(s.grpc, &serverService{Server: s})
@@ -224,6 +231,8 @@ func watched(kind store.Kind) string {
 		return watch.Satellite
 	case store.KindClient, store.KindClientReport:
 		return watch.Client
+	case store.KindPolicy:
+		return watch.Policy
 	case store.KindToken:
 		return watch.Token
 	}

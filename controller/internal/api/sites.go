@@ -112,7 +112,7 @@ func (s *siteService) GetSite(ctx context.Context, req *adminv1.GetSiteRequest) 
 	return resp, err
 }
 
-// DeleteSite implements the service. Open join tokens of the site are revoked with it.
+// DeleteSite implements the service. Its policies go with it, and its open join tokens are revoked.
 func (s *siteService) DeleteSite(ctx context.Context, req *adminv1.DeleteSiteRequest) (*adminv1.DeleteSiteResponse, error) {
 	name := req.GetName()
 	err := s.update(ctx, "site.delete", name, func(tx *store.Tx) error {
@@ -141,12 +141,18 @@ func (s *siteService) DeleteSite(ctx context.Context, req *adminv1.DeleteSiteReq
 		if err := tx.PutSecret(store.GossipKey(name), nil); err != nil {
 			return err
 		}
+		if err := tx.DeletePoliciesOf(name); err != nil {
+			return err
+		}
 		return tx.Sites().Delete(name)
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.cfg.Link.ForgetSite(name)
+	if err := s.cfg.Policies.Collect(ctx); err != nil {
+		s.cfg.Log.Warn("the policies of a deleted site could not be removed yet", "site", name, "err", err)
+	}
 	return &adminv1.DeleteSiteResponse{}, nil
 }
 

@@ -6,6 +6,7 @@
 //	controller.pem    the controller's certificate, the CA's certificate and the key
 //	controller.db     metadata; the last to be made: with it the directory is initialised
 //	chunks/           chunk store
+//	policy/           archives of policies
 //	deltas/           deltas between versions; all of it can be made again
 //	work/             images that are being put together; emptied at the start
 //	admin.yaml        first admin credential, unless it was asked for elsewhere
@@ -52,6 +53,9 @@ func (d Dir) Chunks() string { return d.path("chunks") }
 
 // Deltas is the directory of the deltas between versions.
 func (d Dir) Deltas() string { return d.path("deltas") }
+
+// Policies is the directory of the archives of policies.
+func (d Dir) Policies() string { return d.path("policy") }
 
 // Work is where images are put together; see ClearWork.
 func (d Dir) Work() string { return d.path("work") }

@@ -30,6 +30,7 @@ type Client struct {
 	Address          netip.Addr `json:"address"`                     // fixed address; not valid if there is none
 	Boot             string     `json:"boot,omitempty"`              // IMAGE:CHANNEL or IMAGE@NUMBER; empty means the subnet's
 	KernelParameters string     `json:"kernel_parameters,omitempty"` // appended to the site's
+	Room             string     `json:"room,omitempty"`              // whose policy applies; empty means the subnet's
 	Revision         uint64     `json:"revision"`
 }
 
@@ -42,6 +43,9 @@ func (c *Client) Check(others []Client, subnets []Subnet, lib Library) error {
 		}
 	}
 	if err := checkText(what+": kernel parameters", c.KernelParameters); err != nil {
+		return err
+	}
+	if err := checkRoom(what, c.Room); err != nil {
 		return err
 	}
 	if err := checkBoot(what, c.Boot, lib); err != nil {

@@ -19,6 +19,7 @@ type SiteView struct {
 	Satellites []Satellite         // of the site, revoked ones too, in any order
 	Addresses  map[string][]string // by satellite, as last reported
 	GossipKey  []byte
+	Policies   []PolicyVersion // present versions of all levels that apply somewhere at the site, in any order
 	Library    Library
 }
 
@@ -33,6 +34,9 @@ type DesiredState struct {
 	Peers     []Peer           `json:"peers"`
 	Boot      BootPolicy       `json:"boot"`
 	Transfer  Transfer         `json:"transfer,omitzero"`
+	Policies  []PolicyLayer    `json:"policies,omitempty"` // organisation, site, rooms
+	LoginHost LoginHost        `json:"login_host,omitzero"`
+	Commands  []CommandKind    `json:"commands"` // that the site allows
 }
 
 // DesiredVersion is a version that the site's satellites shall hold.
@@ -52,7 +56,10 @@ type Peer struct {
 
 // Compose says what a site needs. The result depends on the view's content only, not on the order of its lists.
 func Compose(v SiteView) DesiredState {
-	d := DesiredState{Site: v.Site.Name, Boot: v.Site.Boot, Transfer: v.Site.Transfer, GossipKey: v.GossipKey}
+	d := DesiredState{
+		Site: v.Site.Name, Boot: v.Site.Boot, Transfer: v.Site.Transfer, GossipKey: v.GossipKey, Policies: layers(v.Policies),
+		LoginHost: v.Site.LoginHost, Commands: v.Site.commands(),
+	}
 	if d.Boot.Boot == "" && len(v.Site.Images) > 0 {
 		d.Boot.Boot = v.Site.Images[0]
 	}

@@ -37,6 +37,8 @@ type Status struct {
 	MemoryBytes    uint64          `json:"memory_bytes"`
 	NBDConnections uint32          `json:"nbd_connections"`
 	Subnets        []SubnetStatus  `json:"subnets,omitempty"`
+	// LoginHost is nil if the satellite told nothing of it.
+	LoginHost *LoginHostStatus `json:"login_host,omitempty"`
 }
 
 // VersionStatus is one version on a satellite.
@@ -101,6 +103,22 @@ type ClientReport struct {
 	Kernel               string     `json:"kernel,omitempty"`
 	Firmware             string     `json:"firmware,omitempty"`
 	AgentBuild           string     `json:"agent_build,omitempty"`
+	// Policy state in force and the one that the satellite wants it to have; what needs a reboot, and what could not be done.
+	PolicyState   Hash            `json:"policy_state"`
+	PolicyWanted  Hash            `json:"policy_wanted"`
+	PolicyPending []string        `json:"policy_pending,omitempty"`
+	PolicyErrors  []string        `json:"policy_errors,omitempty"`
+	PolicyTook    Duration        `json:"policy_took,omitempty"`
+	Sessions      []ClientSession `json:"sessions,omitempty"`
+}
+
+// ClientSession is a user's login or remote application on a client.
+type ClientSession struct {
+	Kind  string    `json:"kind"` // login or remoteapp
+	User  string    `json:"user"`
+	App   string    `json:"app,omitempty"`
+	Host  string    `json:"host,omitempty"`
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Key returns SITE/MAC.
@@ -140,6 +158,10 @@ func (s *Status) Bound() {
 	s.Addresses = cleanList(s.Addresses, maxReportList)
 	s.Problems = cleanList(s.Problems, 16)
 	clean(&s.Build)
+	if l := s.LoginHost; l != nil {
+		clean(&l.State, &l.Error)
+		cleanTo(&l.PublicKey, maxHostKeyBytes)
+	}
 }
 
 // Bound cuts a client's report likewise.
@@ -149,6 +171,13 @@ func (r *ClientReport) Bound() {
 	r.Timeline = head(r.Timeline, maxReportList)
 	for i := range r.Timeline {
 		clean(&r.Timeline[i].Name, &r.Timeline[i].Source)
+	}
+	r.PolicyPending = cleanList(r.PolicyPending, maxReportList)
+	r.PolicyErrors = cleanList(r.PolicyErrors, maxReportList)
+	r.Sessions = head(r.Sessions, maxReportList)
+	for i := range r.Sessions {
+		s := &r.Sessions[i]
+		clean(&s.Kind, &s.User, &s.App, &s.Host)
 	}
 	clean(&r.UUID, &r.State, &r.Image, &r.Hostname, &r.Address, &r.LinkName, &r.Kernel, &r.Firmware, &r.AgentBuild)
 }
@@ -166,12 +195,16 @@ func cleanList(list []string, n int) []string {
 // clean shortens texts and takes out control characters, which a terminal would obey.
 func clean(texts ...*string) {
 	for _, s := range texts {
-		*s = strings.ToValidUTF8((*s)[:min(len(*s), maxReportText)], "")
-		*s = strings.Map(func(r rune) rune {
-			if r < ' ' || r >= 0x7f && r < 0xa0 {
-				return ' '
-			}
-			return r
-		}, *s)
+		cleanTo(s, maxReportText)
 	}
+}
+
+func cleanTo(s *string, most int) {
+	*s = strings.ToValidUTF8((*s)[:min(len(*s), most)], "")
+	*s = strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, *s)
 }

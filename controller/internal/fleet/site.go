@@ -21,6 +21,8 @@ type Site struct {
 	Images      []string   `json:"images,omitempty"` // IMAGE:CHANNEL; the first is what clients boot where nothing else is said
 	Boot        BootPolicy `json:"boot"`
 	Transfer    Transfer   `json:"transfer,omitzero"`
+	LoginHost   LoginHost  `json:"login_host,omitzero"`
+	AllowRun    bool       `json:"allow_run,omitempty"` // whether admins may run programs on clients
 	Created     time.Time  `json:"created"`
 	Revision    uint64     `json:"revision"`
 }
@@ -55,6 +57,9 @@ func (s *Site) Check(lib Library) error {
 		}
 	}
 	if err := s.Transfer.check("site " + s.Name); err != nil {
+		return err
+	}
+	if err := s.LoginHost.check("site " + s.Name); err != nil {
 		return err
 	}
 	return s.Boot.check("site "+s.Name, lib)

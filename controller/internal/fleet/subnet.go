@@ -37,6 +37,7 @@ type Subnet struct {
 	Boot      string       `json:"boot,omitempty"`       // IMAGE:CHANNEL
 	// Satellite answers DHCP here; empty means the first enrolled.
 	Satellite string `json:"dhcp_satellite,omitempty"`
+	Room      string `json:"room,omitempty"` // of clients here that have none of their own
 	Revision  uint64 `json:"revision"`
 }
 
@@ -69,6 +70,9 @@ func (s *Subnet) Check(others []Subnet, satellites []Satellite, lib Library) err
 		}
 	}
 	if err := checkChannelBoot("subnet "+s.Name, s.Boot, lib); err != nil {
+		return err
+	}
+	if err := checkRoom("subnet "+s.Name, s.Room); err != nil {
 		return err
 	}
 	return s.checkSatellite(satellites)

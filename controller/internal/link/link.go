@@ -1,7 +1,8 @@
 // Package link knows the satellites that are connected now: it tells each what its site needs as soon as that changes, and keeps what they
-// reported last. It speaks plain types; the stream itself is the api room's.
+// reported last; it passes commands to clients on and waits for the answers. It speaks plain types; the stream itself is the api room's.
 //
-// Metrics: ltsp_controller_satellites_connected, ltsp_controller_states_sent_total, ltsp_controller_reports_dropped_total.
+// Metrics: ltsp_controller_satellites_connected, ltsp_controller_states_sent_total, ltsp_controller_reports_dropped_total,
+// ltsp_controller_commands_sent_total, ltsp_controller_commands_outstanding.
 package link
 
 import (
@@ -62,6 +63,9 @@ type Registry struct {
 	perSite      map[string]int                // number of reports
 	dirtyStatus  map[string]bool
 	dirtyReports map[string]bool
+	events       map[string]*eventLog // by site
+	goneEvents   map[string]bool      // sites whose events shall go from the store
+	commands     map[string]*tally    // that have no answer yet, by ID
 }
 
 // New reads the last reports from the store and begins to watch it.
@@ -89,9 +93,10 @@ func New(ctx context.Context, cfg Config) (*Registry, error) {
 	r := &Registry{
 		cfg: cfg, sessions: map[string]*Session{}, statuses: map[string]fleet.Status{}, reports: map[string]fleet.ClientReport{},
 		perSite: map[string]int{}, dirtyStatus: map[string]bool{}, dirtyReports: map[string]bool{},
+		events: map[string]*eventLog{}, goneEvents: map[string]bool{}, commands: map[string]*tally{},
 	}
 	r.planner = planner{store: cfg.Store, plans: map[string]fleet.DesiredState{}}
-	r.metrics = newMetrics(cfg.Metrics, r.connected)
+	r.metrics = newMetrics(cfg.Metrics, r.connected, r.outstanding)
 	if err := r.load(ctx); err != nil {
 		return nil, err
 	}
@@ -116,7 +121,7 @@ func (r *Registry) load(ctx context.Context) error {
 			r.reports[c.Key()] = c
 			r.perSite[c.Site]++
 		}
-		return nil
+		return r.loadEvents(tx)
 	})
 }
 
@@ -125,7 +130,7 @@ func (r *Registry) observe(c store.Commit) {
 	if !c.Audited {
 		return
 	}
-	everywhere := c.Has(store.KindImage) || c.Has(store.KindVersion)
+	everywhere := c.Has(store.KindImage) || c.Has(store.KindVersion) || slices.Contains(c.Sites, "")
 	r.planner.invalidate(everywhere, c.Sites)
 	r.wake(everywhere, c.Sites)
 }
@@ -205,10 +210,14 @@ func (r *Registry) ForgetClient(mac fleet.MAC) {
 	}
 }
 
-// ForgetSite drops what the clients of a deleted site reported.
+// ForgetSite drops what the clients of a deleted site reported, and their events.
 func (r *Registry) ForgetSite(site string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.events[site] != nil {
+		delete(r.events, site)
+		r.goneEvents[site] = true
+	}
 	for key, c := range r.reports {
 		if c.Site == site {
 			r.dropReportLocked(key, site)

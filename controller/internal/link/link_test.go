@@ -89,19 +89,19 @@ func (b *bench) session(name, site string) *link.Session {
 func next(t *testing.T, s *link.Session) (fleet.DesiredState, time.Duration) {
 	t.Helper()
 	start := time.Now()
-	d, err := s.Next(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	m, err := s.Next(t.Context())
+	if err != nil || m.Desired == nil {
+		t.Fatalf("got %+v, %v; want a state", m, err)
 	}
-	return d, time.Since(start)
+	return *m.Desired, time.Since(start)
 }
 
 func quiet(t *testing.T, s *link.Session) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
-	if d, err := s.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got revision %d, error %v; want nothing", d.Revision, err)
+	if m, err := s.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %+v, error %v; want nothing", m, err)
 	}
 }
 

@@ -17,10 +17,14 @@ type Session struct {
 	satellite string
 	site      string
 	wake      chan struct{}
+	queued    chan struct{} // there may be something in queue
 	done      chan struct{} // closed by end
 
-	sent bool
-	last uint64 // revision returned by Next last
+	queue []fleet.Command // that were not sent yet, at most maxOutstanding; guarded by registry.mu
+
+	sent   bool
+	last   uint64           // revision returned by Next last
+	settle <-chan time.Time // when a change has waited long enough for others; nil if there is none
 
 	once  sync.Once
 	cause error // why it ended; readable once done is closed
@@ -28,7 +32,7 @@ type Session struct {
 
 // Open begins a session of a satellite and ends the one it had before.
 func (r *Registry) Open(satellite, site, build string) (*Session, error) {
-	s := &Session{registry: r, satellite: satellite, site: site, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	s := &Session{registry: r, satellite: satellite, site: site, wake: make(chan struct{}, 1), queued: make(chan struct{}, 1), done: make(chan struct{})}
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
@@ -49,9 +53,11 @@ func (r *Registry) Open(satellite, site, build string) (*Session, error) {
 	return s, nil
 }
 
-func (s *Session) poke() {
+func (s *Session) poke() { notify(s.wake) }
+
+func notify(c chan struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -60,7 +66,18 @@ func (s *Session) end(cause error) {
 	s.once.Do(func() {
 		s.cause = cause
 		close(s.done)
+		s.registry.abandon(s)
 	})
+}
+
+// ended tells whether end has begun.
+func (s *Session) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Close ends the session and notes when the satellite was seen last.
@@ -81,42 +98,52 @@ func (s *Session) Close() {
 	r.cfg.Log.Info("satellite disconnected", "site", s.site, "satellite", s.satellite)
 }
 
-// Next blocks until the site needs something else than Next returned last; the first time it returns at once. Changes that follow each other
-// closely are one. It returns ErrSuperseded, ErrClosing or ctx's error when the session is over.
-func (s *Session) Next(ctx context.Context) (fleet.DesiredState, error) {
+// Message is what a satellite is told: one of both is set.
+type Message struct {
+	Desired *fleet.DesiredState
+	Command *fleet.Command
+}
+
+// Next blocks until there is a command, or the site needs something else than Next returned last; the first time it returns what the site needs at
+// once. Changes that follow each other closely are one. It returns ErrSuperseded, ErrClosing or ctx's error when the session is over.
+func (s *Session) Next(ctx context.Context) (Message, error) {
 	for {
 		if s.sent {
-			if err := s.wait(ctx); err != nil {
-				return fleet.DesiredState{}, err
+			if c, err := s.wait(ctx); err != nil || c != nil {
+				return Message{Command: c}, err
 			}
 		}
 		d, err := s.registry.Desired(ctx, s.site)
 		if err != nil {
-			return d, err
+			return Message{}, err
 		}
 		if s.sent && d.Revision == s.last {
 			continue
 		}
 		s.sent, s.last = true, d.Revision
 		s.registry.metrics.sent.Inc()
-		return d, nil
+		return Message{Desired: &d}, nil
 	}
 }
 
-// wait returns when something has changed and the time for others to join it is over.
-func (s *Session) wait(ctx context.Context) error {
-	var settle <-chan time.Time
+// wait returns a command as soon as there is one, or nil when something has changed and the time for others to join it is over.
+func (s *Session) wait(ctx context.Context) (*fleet.Command, error) {
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		case <-s.done:
-			return s.cause
-		case <-settle:
-			return nil
+			return nil, s.cause
+		case <-s.settle:
+			s.settle = nil
+			return nil, nil
 		case <-s.wake:
-			if settle == nil {
-				settle = time.After(s.registry.cfg.Coalesce)
+			if s.settle == nil {
+				s.settle = time.After(s.registry.cfg.Coalesce)
+			}
+		case <-s.queued:
+			if c := s.unqueue(); c != nil {
+				return c, nil
 			}
 		}
 	}
@@ -189,13 +216,16 @@ func (s *Session) Trace(ctx context.Context, version manifest.ID, boots uint32, 
 // Flush writes the reports that came since the last time, in one transaction. Nothing is lost if it fails.
 func (r *Registry) Flush(ctx context.Context) error {
 	r.mu.Lock()
-	statuses, reports := r.dirtyStatus, r.dirtyReports
-	if len(statuses)+len(reports) == 0 {
+	statuses, reports, gone := r.dirtyStatus, r.dirtyReports, r.goneEvents
+	b := batch{statuses: map[string]*fleet.Status{}, reports: map[string]*fleet.ClientReport{}, goneEvents: gone}
+	for _, log := range r.events {
+		b.events = append(b.events, log.unstored()...)
+	}
+	if len(statuses)+len(reports)+len(gone)+len(b.events) == 0 {
 		r.mu.Unlock()
 		return nil
 	}
-	r.dirtyStatus, r.dirtyReports = map[string]bool{}, map[string]bool{}
-	b := batch{statuses: map[string]*fleet.Status{}, reports: map[string]*fleet.ClientReport{}}
+	r.dirtyStatus, r.dirtyReports, r.goneEvents = map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for name := range statuses {
 		b.statuses[name] = find(r.statuses, name)
 	}
@@ -212,8 +242,12 @@ func (r *Registry) Flush(ctx context.Context) error {
 		for key := range reports {
 			r.dirtyReports[key] = true
 		}
+		for site := range gone {
+			r.goneEvents[site] = true
+		}
 		return err
 	}
+	r.noteStored(b.events)
 	if len(b.moved) > 0 {
 		r.planner.invalidate(false, b.moved)
 		r.wake(false, b.moved)
@@ -232,11 +266,17 @@ func find[T any](m map[string]T, key string) *T {
 type batch struct {
 	statuses map[string]*fleet.Status
 	reports  map[string]*fleet.ClientReport
-	moved    []string // sites of satellites whose addresses have changed: their peers must know
+	// events come after those of goneEvents have gone, in the order of their sequence within a site.
+	events     []fleet.ClientEvent
+	goneEvents map[string]bool
+	moved      []string // sites of satellites whose addresses have changed: their peers must know
 }
 
 func (b *batch) write(tx *store.Tx) error {
 	b.moved = nil
+	if err := b.writeEvents(tx); err != nil {
+		return err
+	}
 	for name, status := range b.statuses {
 		if err := b.writeStatus(tx, name, status); err != nil {
 			return err
@@ -254,6 +294,32 @@ func (b *batch) write(tx *store.Tx) error {
 		}
 	}
 	return nil
+}
+
+func (b *batch) writeEvents(tx *store.Tx) error {
+	for site := range b.goneEvents {
+		if err := tx.DeleteClientEvents(site); err != nil {
+			return err
+		}
+	}
+	for i, e := range b.events {
+		newest := i+1 == len(b.events) || b.events[i+1].Site != e.Site
+		if err := tx.PutClientEvent(e, newest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteStored notes that events are in the store. A log that is not the one they come from (its site was deleted meanwhile) is new: it begins at 1.
+func (r *Registry) noteStored(events []fleet.ClientEvent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range events {
+		if log := r.events[e.Site]; log != nil && !r.goneEvents[e.Site] {
+			log.stored = e.Sequence
+		}
+	}
 }
 
 func (b *batch) writeStatus(tx *store.Tx, name string, status *fleet.Status) error {

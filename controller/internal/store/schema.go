@@ -35,7 +35,8 @@ func (s *Store) migrate() error {
 func buckets() []string {
 	names := []string{bucketManifest, bucketSecret, bucketClientSite, bucketVersionID, bucketAudit}
 	for _, k := range []Kind{
-		KindImage, KindVersion, KindSite, KindSubnet, KindSatellite, KindClient, KindToken, KindAdmin, KindStatus, KindClientReport, KindPlan, KindTrace,
+		KindImage, KindVersion, KindSite, KindSubnet, KindSatellite, KindClient, KindToken, KindAdmin, KindPolicy, KindPolicyVersion, KindStatus, KindClientReport,
+		KindPlan, KindTrace, KindClientEvent,
 	} {
 		names = append(names, string(k))
 	}

@@ -47,7 +47,7 @@ type Store struct {
 // Commit tells observers what a transaction touched. Kinds and sites have no order and no repeats.
 type Commit struct {
 	Kinds []Kind
-	// Sites are those of touched sites, subnets, satellites and clients.
+	// Sites are those of touched sites, subnets, satellites, clients and policies; an empty one stands for all.
 	Sites []string
 	// Audited is false for reports.
 	Audited bool
@@ -137,7 +137,7 @@ func (s *Store) Update(ctx context.Context, change *Change, fn func(*Tx) error) 
 	})
 }
 
-// Record is Update for reports (Statuses, ClientReports, Plans): other tables can be read, not written.
+// Record is Update for reports (Statuses, ClientReports, Plans, Traces, client events): other tables can be read, not written.
 func (s *Store) Record(ctx context.Context, fn func(*Tx) error) error {
 	return s.write(ctx, modeRecord, fn, func(*Tx) error { return nil })
 }

@@ -123,9 +123,18 @@ func (t Table[T]) Delete(key string) error {
 
 // DeleteAll removes the records whose keys begin with prefix.
 func (t Table[T]) DeleteAll(prefix string) error {
+	return t.deleteWhile(prefix, func(key []byte) bool { return bytes.HasPrefix(key, []byte(prefix)) })
+}
+
+// deleteRange removes the records from a key up to another one, which stays.
+func (t Table[T]) deleteRange(from, to string) error {
+	return t.deleteWhile(from, func(key []byte) bool { return string(key) < to })
+}
+
+func (t Table[T]) deleteWhile(from string, fits func(key []byte) bool) error {
 	var keys []string
 	c := t.bucket().Cursor()
-	for k, _ := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, _ = c.Next() {
+	for k, _ := c.Seek([]byte(from)); k != nil && fits(k); k, _ = c.Next() {
 		keys = append(keys, string(k))
 	}
 	for _, key := range keys {

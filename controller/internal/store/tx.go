@@ -15,19 +15,26 @@ type Kind string
 
 // Kinds of records. Those from KindStatus on are reports.
 const (
-	KindImage        Kind = "image"
-	KindVersion      Kind = "version"
-	KindSite         Kind = "site"
-	KindSubnet       Kind = "subnet"
-	KindSatellite    Kind = "satellite"
-	KindClient       Kind = "client"
-	KindToken        Kind = "token"
-	KindAdmin        Kind = "admin"
-	KindStatus       Kind = "status"
-	KindClientReport Kind = "client_report"
-	KindPlan         Kind = "plan"
-	KindTrace        Kind = "trace"
+	KindImage     Kind = "image"
+	KindVersion   Kind = "version"
+	KindSite      Kind = "site"
+	KindSubnet    Kind = "subnet"
+	KindSatellite Kind = "satellite"
+	KindClient    Kind = "client"
+	KindToken     Kind = "token"
+	KindAdmin     Kind = "admin"
+	KindPolicy    Kind = "policy"
+	// KindPolicyVersion holds what KindPolicy holds and the versions before it.
+	KindPolicyVersion Kind = "policy_version"
+	KindStatus        Kind = "status"
+	KindClientReport  Kind = "client_report"
+	KindPlan          Kind = "plan"
+	KindTrace         Kind = "trace"
+	KindClientEvent   Kind = "client_event"
 )
+
+// KindCommand names what clients were told to do, in audit entries; there are no records of it.
+const KindCommand Kind = "command"
 
 // Buckets that hold no records.
 const (
@@ -66,7 +73,7 @@ var errReadOnly = errors.New("write in a transaction that must not")
 
 // mayWrite guards the line between decisions and reports.
 func (tx *Tx) mayWrite(kind Kind) error {
-	report := kind == KindStatus || kind == KindClientReport || kind == KindPlan || kind == KindTrace
+	report := kind == KindStatus || kind == KindClientReport || kind == KindPlan || kind == KindTrace || kind == KindClientEvent
 	switch tx.mode {
 	case modeUpdate:
 		return nil

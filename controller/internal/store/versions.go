@@ -129,6 +129,9 @@ func (tx *Tx) SiteView(name string) (fleet.SiteView, error) {
 	if v.Satellites, err = tx.SatellitesOf(name); err != nil {
 		return v, err
 	}
+	if v.Policies, err = tx.PoliciesOf(name); err != nil {
+		return v, err
+	}
 	for _, s := range v.Satellites {
 		status, ok, err := tx.Statuses().Find(s.Name)
 		if err != nil {

@@ -19,11 +19,12 @@ const (
 	Subnet    = "subnet"
 	Satellite = "satellite"
 	Client    = "client"
+	Policy    = "policy"
 	Token     = "token"
 )
 
 // Kinds lists all kinds.
-func Kinds() []string { return []string{Image, Site, Subnet, Satellite, Client, Token} }
+func Kinds() []string { return []string{Image, Site, Subnet, Satellite, Client, Policy, Token} }
 
 // Hub passes changes on to watchers. The zero Hub is ready. Safe for concurrent use.
 type Hub struct {

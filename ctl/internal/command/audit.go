@@ -41,7 +41,7 @@ func (a *app) audit() *cobra.Command {
 		c.Flags().Uint32Var(&limit, "limit", 100, "how many entries, 1 to 1000")
 		c.Flags().Uint64Var(&before, "before", 0, "only entries below this sequence number")
 	}
-	return group("audit", "Read the log of changes", a.listCommand("List changes, the newest first", []string{"image", "site", "subnet", "satellite", "client", "token"}, flags,
+	return group("audit", "Read the log of changes", a.listCommand("List changes, the newest first", []string{"image", "site", "subnet", "satellite", "client", "policy", "token"}, flags,
 		func(ctx context.Context, conn *grpc.ClientConn) (printer.View, error) {
 			r, err := adminv1.NewAuditServiceClient(conn).ListAudit(ctx, &adminv1.ListAuditRequest{Before: before, Limit: limit, Object: object})
 			views := []auditView{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,7 @@ type clientView struct {
 	Boot             string            `json:"boot,omitempty"`
 	FixedAddress     string            `json:"fixed_address,omitempty"`
 	KernelParameters string            `json:"kernel_parameters,omitempty"`
+	Room             string            `json:"room,omitempty"`
 	Report           *clientReportView `json:"report,omitempty"`
 }
 
@@ -50,6 +52,42 @@ type clientReportView struct {
 	Reconnects  uint64         `json:"nbd_reconnects"`
 	FailedUnits []string       `json:"failed_units,omitempty"`
 	Timeline    []bootStepView `json:"timeline,omitempty"`
+	Policy      *policyView    `json:"policy,omitempty"`
+	Sessions    []sessionView  `json:"sessions,omitempty"`
+}
+
+// policyView is how far a client is with its policy. States are SHA-256, in hex.
+type policyView struct {
+	State   string   `json:"state,omitempty"`
+	Wanted  string   `json:"wanted,omitempty"`
+	Pending []string `json:"pending,omitempty"`
+	Errors  []string `json:"errors,omitempty"`
+	TookS   float64  `json:"took_seconds,omitempty"`
+}
+
+// text says it in a word or two.
+func (p *policyView) text() string {
+	switch {
+	case p == nil:
+		return ""
+	case len(p.Errors) > 0:
+		return fmt.Sprintf("%d errors", len(p.Errors))
+	case p.Wanted != "" && p.State != p.Wanted:
+		return "behind"
+	case len(p.Pending) > 0:
+		return "reboot"
+	}
+	return "ok"
+}
+
+func viewPolicy(r *satellitev1.ClientReport) *policyView {
+	if len(r.GetPolicyState()) == 0 && len(r.GetPolicyWanted()) == 0 {
+		return nil
+	}
+	return &policyView{
+		State: hex.EncodeToString(r.GetPolicyState()), Wanted: hex.EncodeToString(r.GetPolicyWanted()), Pending: r.GetPolicyPending(), Errors: r.GetPolicyErrors(),
+		TookS: r.GetPolicyTook().AsDuration().Seconds(),
+	}
 }
 
 type bootStepView struct {
@@ -62,7 +100,7 @@ func viewClient(c *adminv1.Client) clientView {
 	cfg := c.GetConfig()
 	return clientView{
 		MAC: cfg.GetMac(), Name: cfg.GetName(), Site: c.GetSite(), Boot: cfg.GetBoot(), FixedAddress: cfg.GetAddress(),
-		KernelParameters: cfg.GetKernelParameters(), Report: viewReport(c.GetReport()),
+		KernelParameters: cfg.GetKernelParameters(), Room: cfg.GetRoom(), Report: viewReport(c.GetReport()),
 	}
 }
 
@@ -75,10 +113,13 @@ func viewReport(r *satellitev1.ClientReport) *clientReportView {
 		Address: r.GetAddress(), Satellite: r.GetSatellite(), UUID: r.GetUuid(), Kernel: r.GetKernel(), Firmware: r.GetFirmware(), Agent: r.GetAgentBuild(),
 		MemoryTotal: r.GetMemoryTotalBytes(), MemoryFree: r.GetMemoryAvailableBytes(), OverlaySize: r.GetOverlaySizeBytes(), OverlayUsed: r.GetOverlayUsedBytes(),
 		Load1: r.GetLoad1(), UptimeS: r.GetUptime().AsDuration().Seconds(), LinkName: r.GetLinkName(), LinkMbps: r.GetLinkSpeedMbps(),
-		NBD: r.GetNbdConnected(), Reconnects: r.GetNbdReconnects(), FailedUnits: r.GetFailedUnits(),
+		NBD: r.GetNbdConnected(), Reconnects: r.GetNbdReconnects(), FailedUnits: r.GetFailedUnits(), Policy: viewPolicy(r),
 	}
 	if r.GetImage() != "" {
 		v.Version = fmt.Sprintf("%s@%d", r.GetImage(), r.GetNumber())
+	}
+	for _, s := range r.GetSessions() {
+		v.Sessions = append(v.Sessions, sessionView{Kind: s.GetKind(), User: s.GetUser(), App: s.GetApp(), Host: s.GetHost(), Since: stamp(s.GetSince())})
 	}
 	for _, s := range r.GetTimeline() {
 		v.Timeline = append(v.Timeline, bootStepView{Name: s.GetName(), Seconds: s.GetAt().AsDuration().Seconds(), Source: s.GetSource()})
@@ -86,7 +127,7 @@ func viewReport(r *satellitev1.ClientReport) *clientReportView {
 	return v
 }
 
-var clientColumns = []string{"MAC", "NAME", "SITE", "STATE", "VERSION", "ADDRESS", "SATELLITE", "BOOT", "MEMORY FREE", "OVERLAY", "SEEN"}
+var clientColumns = []string{"MAC", "NAME", "SITE", "STATE", "VERSION", "ADDRESS", "SATELLITE", "BOOT", "MEMORY FREE", "OVERLAY", "POLICY", "USERS", "SEEN"}
 
 func (v clientView) row() []string {
 	r := v.Report
@@ -105,13 +146,26 @@ func (v clientView) row() []string {
 	if r.OverlaySize > 0 {
 		overlay = fmt.Sprintf("%d %%", r.OverlayUsed*100/r.OverlaySize)
 	}
-	return []string{v.MAC, name, v.Site, r.State, r.Version, r.Address, r.Satellite, boot, progress.Bytes(r.MemoryFree), overlay, age(r.Time)}
+	return []string{v.MAC, name, v.Site, r.State, r.Version, r.Address, r.Satellite, boot, progress.Bytes(r.MemoryFree), overlay, r.Policy.text(), r.users(), age(r.Time)}
+}
+
+// users are those who are logged in.
+func (r *clientReportView) users() string {
+	var names []string
+	for _, s := range r.Sessions {
+		if s.Kind == "login" && !slices.Contains(names, s.User) {
+			names = append(names, s.User)
+		}
+	}
+	return list(names)
 }
 
 func (a *app) client() *cobra.Command {
 	var site string
 	return group("client", "Show and configure clients: the diskless PCs",
-		a.clientShow(), a.clientSet(), a.clientDelete(),
+		a.clientShow(), a.clientExplain(), a.clientSet(), a.clientDelete(), a.clientEvents(),
+		a.clientPower("reboot", "Reboot clients", true), a.clientPower("poweroff", "Switch clients off", true),
+		a.clientPower("wake", "Switch clients on by wake-on-LAN", false), a.clientMessage(), a.clientLogs(), a.clientRun(),
 		a.listCommand("List clients", []string{"client"}, func(c *cobra.Command) { c.Flags().StringVar(&site, "site", "", "only this site") },
 			func(ctx context.Context, conn *grpc.ClientConn) (printer.View, error) {
 				r, err := adminv1.NewClientServiceClient(conn).ListClients(ctx, &adminv1.ListClientsRequest{Site: site})
@@ -145,6 +199,7 @@ func (a *app) clientShow() *cobra.Command {
 func clientFields(v clientView) printer.View {
 	pairs := [][2]string{
 		{"mac", v.MAC}, {"name", v.Name}, {"site", v.Site}, {"boots", v.Boot}, {"fixed address", v.FixedAddress}, {"kernel parameters", v.KernelParameters},
+		{"room", v.Room},
 	}
 	r := v.Report
 	if r == nil {
@@ -158,12 +213,34 @@ func clientFields(v clientView) printer.View {
 		{"load", fmt.Sprintf("%.2f", r.Load1)}, {"uptime", span(time.Duration(r.UptimeS * float64(time.Second)))},
 		{"link", fmt.Sprintf("%s %d Mbit/s", r.LinkName, r.LinkMbps)}, {"nbd", nbdText(r)}, {"failed units", list(r.FailedUnits)},
 	}...)
+	pairs = append(pairs, policyPairs(r)...)
 	last := 0.0
 	for _, s := range r.Timeline {
 		pairs = append(pairs, [2]string{"boot: " + s.Name, fmt.Sprintf("%7.2f s  (+%.2f, seen by the %s)", s.Seconds, s.Seconds-last, s.Source)})
 		last = s.Seconds
 	}
 	return fields(v, pairs)
+}
+
+func policyPairs(r *clientReportView) [][2]string {
+	var pairs [][2]string
+	if p := r.Policy; p != nil {
+		pairs = append(pairs, [2]string{"policy", fmt.Sprintf("%s (%s in force, %s wanted, took %.2f s)", p.text(), short(p.State), short(p.Wanted), p.TookS)})
+		for _, s := range p.Pending {
+			pairs = append(pairs, [2]string{"policy: after a reboot", s})
+		}
+		for _, s := range p.Errors {
+			pairs = append(pairs, [2]string{"policy: error", s})
+		}
+	}
+	for _, s := range r.Sessions {
+		text := s.User
+		if s.App != "" {
+			text = fmt.Sprintf("%s: %s on %s", s.User, s.App, s.Host)
+		}
+		pairs = append(pairs, [2]string{s.Kind, text + " since " + day(s.Since)})
+	}
+	return pairs
 }
 
 func nbdText(r *clientReportView) string {
@@ -210,6 +287,7 @@ func (a *app) clientSet() *cobra.Command {
 	fs.StringVar(&cfg.Name, "name", "", "host name")
 	fs.StringVar(&cfg.Address, "address", "", "fixed IP address")
 	fs.StringVar(&cfg.Boot, "boot", "", "IMAGE:CHANNEL or IMAGE@NUMBER to boot; empty for the subnet's")
+	fs.StringVar(&cfg.Room, "room", "", "room whose policy applies; empty for the subnet's")
 	fs.StringVar(&cfg.KernelParameters, "kernel-parameters", "", "kernel parameters for this client, instead of the site's")
 	return c
 }
@@ -225,6 +303,9 @@ func applyClient(cmd *cobra.Command, from, to *satellitev1.Client) {
 	}
 	if changed("boot") {
 		to.Boot = from.GetBoot()
+	}
+	if changed("room") {
+		to.Room = from.GetRoom()
 	}
 	if changed("kernel-parameters") {
 		to.KernelParameters = from.GetKernelParameters()

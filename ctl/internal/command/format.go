@@ -65,6 +65,16 @@ func short(hex string) string {
 	return hex
 }
 
+// plain keeps what others have written from moving the cursor of the admin's terminal. Line ends stay.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
 func count(done, of uint32) string { return fmt.Sprintf("%d/%d", done, of) }
 
 func list(items []string) string { return strings.Join(items, ",") }

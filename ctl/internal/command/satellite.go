@@ -38,6 +38,7 @@ type satelliteView struct {
 	Subnets            []subnetStateView `json:"subnets,omitempty"`
 	Members            []memberView      `json:"members,omitempty"`
 	Problems           []string          `json:"problems,omitempty"`
+	LoginHost          *loginStateView   `json:"login_host,omitempty"`
 }
 
 type heldVersionView struct {
@@ -65,6 +66,32 @@ type memberView struct {
 	Versions []string `json:"versions,omitempty"`
 }
 
+// loginStateView tells how a satellite gets the accounts of the site's login host.
+type loginStateView struct {
+	State     string     `json:"state"`
+	Error     string     `json:"error,omitempty"`
+	Users     uint32     `json:"users"`
+	Updated   *time.Time `json:"updated,omitempty"`
+	PublicKey string     `json:"public_key,omitempty"`
+}
+
+func viewLoginState(l *satellitev1.LoginHostStatus) *loginStateView {
+	if l == nil {
+		return nil
+	}
+	return &loginStateView{State: l.GetState(), Error: l.GetError(), Users: l.GetUsers(), Updated: stamp(l.GetUpdated()), PublicKey: l.GetPublicKey()}
+}
+
+func (v *loginStateView) text() string {
+	switch {
+	case v == nil:
+		return ""
+	case v.Error != "":
+		return fmt.Sprintf("%s: %s (%d accounts known)", v.State, v.Error, v.Users)
+	}
+	return fmt.Sprintf("%s, %d accounts", v.State, v.Users)
+}
+
 var versionStates = map[satellitev1.VersionState]string{
 	satellitev1.VersionState_VERSION_STATE_WAITING:  "waiting",
 	satellitev1.VersionState_VERSION_STATE_FETCHING: "fetching",
@@ -78,6 +105,7 @@ func viewSatellite(s *adminv1.Satellite) satelliteView {
 		Name: s.GetName(), Site: s.GetSite(), State: s.GetState(), Enrolled: stamp(s.GetEnrolled()), LastSeen: stamp(s.GetLastSeen()),
 		CertificateExpires: stamp(s.GetCertificateExpires()), Build: st.GetBuild(), Addresses: st.GetAddresses(), DiskFreeBytes: st.GetDiskFreeBytes(),
 		DiskSizeBytes: st.GetDiskSizeBytes(), MemoryBytes: st.GetMemoryBytes(), NBDConnections: st.GetNbdConnections(), Problems: st.GetProblems(),
+		LoginHost: viewLoginState(st.GetLoginHost()),
 	}
 	for _, h := range st.GetVersions() {
 		v.Versions = append(v.Versions, heldVersionView{
@@ -165,6 +193,7 @@ func satelliteFields(v satelliteView) printer.View {
 		{"certificate expires", day(v.CertificateExpires)}, {"build", v.Build}, {"addresses", list(v.Addresses)},
 		{"disk", fmt.Sprintf("%s free of %s", progress.Bytes(v.DiskFreeBytes), progress.Bytes(v.DiskSizeBytes))},
 		{"memory", progress.Bytes(v.MemoryBytes)}, {"nbd connections", fmt.Sprint(v.NBDConnections)},
+		{"login host", v.LoginHost.text()},
 	}
 	for _, h := range v.Versions {
 		text := fmt.Sprintf("%s, %s of %s, %s over the wire", h.State, progress.Bytes(h.BytesDone), progress.Bytes(h.BytesTotal), progress.Bytes(h.BytesFetched))

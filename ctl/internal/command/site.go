@@ -15,21 +15,23 @@ import (
 )
 
 type siteView struct {
-	Name             string     `json:"name"`
-	Description      string     `json:"description,omitempty"`
-	Images           []string   `json:"images"`
-	Boot             string     `json:"boot,omitempty"`
-	KernelParameters string     `json:"kernel_parameters,omitempty"`
-	Initrd           string     `json:"initrd"`
-	Shell            bool       `json:"shell"`
-	BytesPerSecond   uint64     `json:"bytes_per_second"`
-	Window           string     `json:"window,omitempty"`
-	Transfer         string     `json:"transfer"`
-	CompleteOnly     bool       `json:"complete_only"`
-	Satellites       uint32     `json:"satellites"`
-	Clients          uint32     `json:"clients"`
-	Created          *time.Time `json:"created,omitempty"`
-	Revision         uint64     `json:"revision"`
+	Name             string         `json:"name"`
+	Description      string         `json:"description,omitempty"`
+	Images           []string       `json:"images"`
+	Boot             string         `json:"boot,omitempty"`
+	KernelParameters string         `json:"kernel_parameters,omitempty"`
+	Initrd           string         `json:"initrd"`
+	Shell            bool           `json:"shell"`
+	BytesPerSecond   uint64         `json:"bytes_per_second"`
+	Window           string         `json:"window,omitempty"`
+	Transfer         string         `json:"transfer"`
+	CompleteOnly     bool           `json:"complete_only"`
+	LoginHost        *loginHostView `json:"login_host,omitempty"`
+	AllowRun         bool           `json:"allow_run"`
+	Satellites       uint32         `json:"satellites"`
+	Clients          uint32         `json:"clients"`
+	Created          *time.Time     `json:"created,omitempty"`
+	Revision         uint64         `json:"revision"`
 }
 
 func viewSite(s *adminv1.Site) siteView {
@@ -42,6 +44,7 @@ func viewSite(s *adminv1.Site) siteView {
 		BytesPerSecond: t.GetBytesPerSecond(), Window: t.GetWindow(), Transfer: method, CompleteOnly: t.GetCompleteOnly(),
 		Name: s.GetName(), Description: s.GetDescription(), Images: slices.Clone(s.GetImages()), Boot: b.GetBoot(),
 		KernelParameters: b.GetKernelParameters(), Initrd: b.GetInitrd(), Shell: b.GetShell(),
+		LoginHost: viewLoginHost(s.GetLoginHost()), AllowRun: s.GetAllowRun(),
 		Satellites: s.GetSatellites(), Clients: s.GetClients(), Created: stamp(s.GetCreated()), Revision: s.GetRevision(),
 	}
 }
@@ -54,7 +57,7 @@ func (v siteView) row() []string {
 
 func (a *app) site() *cobra.Command {
 	return group("site", "Manage sites: classroom networks that satellites serve together",
-		a.siteCreate(), a.siteSet(), a.siteShow(), a.siteDelete(),
+		a.siteCreate(), a.siteSet(), a.siteShow(), a.siteDelete(), a.sitePin(), a.siteLoginKey(),
 		a.listCommand("List sites", []string{"site", "satellite"}, nil, func(ctx context.Context, conn *grpc.ClientConn) (printer.View, error) {
 			r, err := adminv1.NewSiteServiceClient(conn).ListSites(ctx, &adminv1.ListSitesRequest{})
 			views := []siteView{}
@@ -74,6 +77,7 @@ type siteFlags struct {
 	shell                             bool
 	nbdTimeout, deadTimeout           time.Duration
 	transfer                          transferFlags
+	login                             loginHostFlags
 }
 
 func (f *siteFlags) register(c *cobra.Command) {
@@ -87,6 +91,7 @@ func (f *siteFlags) register(c *cobra.Command) {
 	fs.DurationVar(&f.nbdTimeout, "nbd-timeout", 0, "how long a satellite may leave a read unanswered before a client looks for another (default 5s)")
 	fs.DurationVar(&f.deadTimeout, "dead-timeout", 0, "how long clients wait for any satellite before programs see I/O errors (default 10m)")
 	f.transfer.register(c)
+	f.login.register(c)
 }
 
 // apply puts the flags that were given into s.
@@ -114,6 +119,9 @@ func (f *siteFlags) apply(c *cobra.Command, s *adminv1.Site) error {
 		s.Images = slices.Delete(s.Images, i, i+1)
 	}
 	f.applyBoot(changed, s.Boot)
+	if err := f.login.apply(changed, s); err != nil {
+		return err
+	}
 	if s.Transfer == nil {
 		s.Transfer = &satellitev1.TransferPolicy{}
 	}
@@ -215,14 +223,16 @@ func (a *app) siteShow() *cobra.Command {
 				}
 				v := viewSite(r.GetSite())
 				b := r.GetSite().GetBoot()
-				return a.print(fields(v, [][2]string{
+				pairs := [][2]string{
 					{"name", v.Name}, {"description", v.Description}, {"images", list(v.Images)}, {"boot", v.Boot},
 					{"kernel parameters", v.KernelParameters}, {"initrd", v.Initrd}, {"shell after failed boot", fmt.Sprint(v.Shell)},
 					{"nbd timeout", seconds(b.GetNbdTimeout())}, {"dead timeout", seconds(b.GetDeadTimeout())},
 					{"bandwidth", rateText(v.BytesPerSecond)}, {"window", v.Window}, {"transfer", v.Transfer}, {"complete only", fmt.Sprint(v.CompleteOnly)},
 					{"lazy wait", seconds(r.GetSite().GetTransfer().GetLazyWait())},
 					{"satellites", fmt.Sprint(v.Satellites)}, {"clients", fmt.Sprint(v.Clients)}, {"created", day(v.Created)},
-				}))
+					{"client run", map[bool]string{true: "allowed", false: "not allowed"}[v.AllowRun]},
+				}
+				return a.print(fields(v, append(pairs, v.LoginHost.pairs()...)))
 			})
 		},
 	}

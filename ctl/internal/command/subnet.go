@@ -28,6 +28,7 @@ type subnetView struct {
 	Lease         string   `json:"lease,omitempty"`
 	Boot          string   `json:"boot,omitempty"`
 	DHCPSatellite string   `json:"dhcp_satellite,omitempty"`
+	Room          string   `json:"room,omitempty"`
 	Revision      uint64   `json:"revision"`
 }
 
@@ -50,7 +51,7 @@ func viewSubnet(s *adminv1.Subnet) subnetView {
 	n := s.GetSubnet()
 	v := subnetView{
 		Site: s.GetSite(), Name: n.GetName(), CIDR: n.GetCidr(), Mode: modeNames[n.GetMode()], RangeStart: n.GetRangeStart(), RangeEnd: n.GetRangeEnd(),
-		Gateway: n.GetGateway(), DNS: slices.Clone(n.GetDns()), Domain: n.GetDomain(), Boot: n.GetBoot(), DHCPSatellite: n.GetDhcpSatellite(), Revision: s.GetRevision(),
+		Gateway: n.GetGateway(), DNS: slices.Clone(n.GetDns()), Domain: n.GetDomain(), Boot: n.GetBoot(), DHCPSatellite: n.GetDhcpSatellite(), Room: n.GetRoom(), Revision: s.GetRevision(),
 	}
 	if n.GetLeaseTime() != nil {
 		v.Lease = n.GetLeaseTime().AsDuration().String()
@@ -58,14 +59,14 @@ func viewSubnet(s *adminv1.Subnet) subnetView {
 	return v
 }
 
-var subnetColumns = []string{"SITE", "NAME", "CIDR", "DHCP", "RANGE", "GATEWAY", "BOOT", "ANSWERED BY"}
+var subnetColumns = []string{"SITE", "NAME", "CIDR", "DHCP", "RANGE", "GATEWAY", "BOOT", "ANSWERED BY", "ROOM"}
 
 func (v subnetView) row() []string {
 	rng := ""
 	if v.RangeStart != "" {
 		rng = v.RangeStart + "-" + v.RangeEnd
 	}
-	return []string{v.Site, v.Name, v.CIDR, v.Mode, rng, v.Gateway, v.Boot, v.DHCPSatellite}
+	return []string{v.Site, v.Name, v.CIDR, v.Mode, rng, v.Gateway, v.Boot, v.DHCPSatellite, v.Room}
 }
 
 func (a *app) subnet() *cobra.Command {
@@ -90,9 +91,9 @@ func viewSubnets(subnets []*adminv1.Subnet) printer.View {
 }
 
 type subnetFlags struct {
-	site, cidr, mode, rng, gateway, domain, boot, satellite string
-	dns                                                     []string
-	lease                                                   time.Duration
+	site, cidr, mode, rng, gateway, domain, boot, satellite, room string
+	dns                                                           []string
+	lease                                                         time.Duration
 }
 
 func (f *subnetFlags) register(c *cobra.Command) {
@@ -107,6 +108,7 @@ func (f *subnetFlags) register(c *cobra.Command) {
 	fs.DurationVar(&f.lease, "lease", 0, "lease time (default 12h)")
 	fs.StringVar(&f.boot, "boot", "", "IMAGE:CHANNEL or IMAGE@NUMBER that clients here boot (default: the site's)")
 	fs.StringVar(&f.satellite, "satellite", "", "the satellite that answers DHCP here (default: the first that enrolled at the site)")
+	fs.StringVar(&f.room, "room", "", "room of clients here that have none of their own")
 	_ = c.MarkFlagRequired("site")
 	_ = c.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"authoritative", "proxy", "off"}, cobra.ShellCompDirectiveNoFileComp))
 }
@@ -123,6 +125,7 @@ func (f *subnetFlags) apply(c *cobra.Command, n *satellitev1.Subnet) error {
 	set("domain", &n.Domain, f.domain)
 	set("boot", &n.Boot, f.boot)
 	set("satellite", &n.DhcpSatellite, f.satellite)
+	set("room", &n.Room, f.room)
 	if changed("dns") {
 		n.Dns = f.dns
 	}

@@ -15,6 +15,7 @@ const (
 	maxReason  = 256
 	maxName    = 128
 	maxUnits   = 32
+	maxLines   = 32 // of what a policy needs and could not do
 )
 
 // clean bounds a report and takes control characters out of its texts, which end up on terminals.
@@ -31,6 +32,7 @@ func clean(r *agentproto.Report) {
 	}
 	r.Uptime = max(r.Uptime, 0)
 	r.Link.SpeedMbps = max(r.Link.SpeedMbps, 0)
+	cleanPolicy(r)
 	if r.Lease != nil {
 		l := *r.Lease
 		l.Server = cleanText(l.Server, maxName)
@@ -40,6 +42,23 @@ func clean(r *agentproto.Report) {
 	r.Timeline = make([]agentproto.Step, len(steps))
 	for i, s := range steps {
 		r.Timeline[i] = agentproto.Step{Name: cleanText(s.Name, maxName), At: max(s.At, 0)}
+	}
+}
+
+// cleanPolicy bounds what a report says of policy and sessions.
+func cleanPolicy(r *agentproto.Report) {
+	if r.Policy != nil {
+		p := *r.Policy
+		p.State = cleanText(p.State, maxName)
+		p.Pending, p.Errors = cleanList(p.Pending, maxLines, maxReason), cleanList(p.Errors, maxLines, maxReason)
+		p.Took = max(p.Took, 0)
+		r.Policy = &p
+	}
+	sessions := r.Sessions[:min(len(r.Sessions), agentproto.MaxSessions)]
+	r.Sessions = nil
+	for _, s := range sessions {
+		s.Kind, s.User, s.App, s.Host = cleanText(s.Kind, maxName), cleanText(s.User, maxName), cleanText(s.App, maxName), cleanText(s.Host, maxName)
+		r.Sessions = append(r.Sessions, s)
 	}
 }
 

@@ -31,6 +31,7 @@ var (
 	ErrToken   = errors.New("the token is not one of this client")
 	ErrReport  = errors.New("unusable report")
 	ErrUnknown = errors.New("no client of that MAC")
+	ErrAddress = errors.New("the address is not this client's")
 )
 
 // Store keeps the registry over restarts. Its methods must be safe for concurrent use.
@@ -50,10 +51,12 @@ type Config struct {
 	LostAfter      time.Duration // default: 3 times ReportInterval and 5 s
 	BootTimeout    time.Duration // how long a boot may show no sign of life
 	SaveInterval   time.Duration
-	Now            func() time.Time // nil: time.Now
-	Random         io.Reader        // of tokens; nil: crypto/rand
-	Logger         *slog.Logger     // nil discards
-	Metrics        prometheus.Registerer
+	// Neighbour returns the MAC that an address has on the local network, empty if that is not known. nil: it never is.
+	Neighbour func(netip.Addr) (string, error)
+	Now       func() time.Time // nil: time.Now
+	Random    io.Reader        // of tokens; nil: crypto/rand
+	Logger    *slog.Logger     // nil discards
+	Metrics   prometheus.Registerer
 }
 
 // Registry is the table of clients. All methods are safe for concurrent use; none blocks on anything but memory, except New and Run.
@@ -78,6 +81,7 @@ type client struct {
 	tokens     []string
 	lastReport time.Time // zero: the agent was not heard in this boot
 	known      bool      // an agent has proved its token once
+	place      place     // where it is in this boot
 	queued     bool
 	unsaved    bool
 	saved      bool // it is in the store
@@ -108,6 +112,9 @@ func setDefaults(c *Config) {
 	orDefault(&c.LostAfter, 3*c.ReportInterval+5*time.Second)
 	orDefault(&c.BootTimeout, DefaultBootTimeout)
 	orDefault(&c.SaveInterval, DefaultSaveInterval)
+	if c.Neighbour == nil {
+		c.Neighbour = func(netip.Addr) (string, error) { return "", nil }
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -147,11 +154,13 @@ func (r *Registry) Saw(s Sighting) {
 		c.UUID = s.UUID
 	}
 	if s.Step == "" {
+		c.place.saw(s)
 		return
 	}
 	if c.boot.begins(s, now, !c.lastReport.IsZero(), r.cfg.NewBootAfter) {
 		r.beginLocked(c, now, true)
 	}
+	c.place.saw(s)
 	if c.Firmware == "" {
 		c.Firmware = s.Firmware
 	}
@@ -217,7 +226,7 @@ func (r *Registry) moveLocked(c *client, addr netip.Addr) {
 func (r *Registry) beginLocked(c *client, now time.Time, witnessed bool) {
 	c.boot = boot{Start: now, Last: now, Witnessed: witnessed}
 	c.State, c.Reasons, c.Report, c.BootID, c.Firmware = Booting, nil, nil, "", ""
-	c.BootedAt, c.lastReport = now, time.Time{}
+	c.BootedAt, c.lastReport, c.place = now, time.Time{}, place{}
 	r.metrics.boots.Inc()
 	r.log.Info("client boots", "client", c.MAC, "addr", c.Addr)
 }

@@ -74,6 +74,7 @@ type record struct {
 	Tokens   []string  `json:"tokens,omitempty"`
 	Report   time.Time `json:"last_report"`
 	Known    bool      `json:"known"`
+	Place    place     `json:"place"`
 }
 
 // load reads the store. The time without a satellite does not count as silence.
@@ -88,7 +89,7 @@ func (r *Registry) load() error {
 			r.removed = append(r.removed, string(key))
 			return nil
 		}
-		c := &client{Snapshot: rec.Snapshot, boot: rec.Boot, tokens: rec.Tokens, lastReport: rec.Report, known: rec.Known, saved: true}
+		c := &client{Snapshot: rec.Snapshot, boot: rec.Boot, tokens: rec.Tokens, lastReport: rec.Report, known: rec.Known, place: rec.Place, saved: true}
 		c.Timeline = nil
 		if !c.lastReport.IsZero() {
 			c.lastReport = now
@@ -141,7 +142,7 @@ func (r *Registry) takeUnsaved() (changed map[string][]byte, removed []string) {
 			continue
 		}
 		c.unsaved, c.saved = false, true
-		value, err := json.Marshal(record{c.Snapshot, c.boot, c.tokens, c.lastReport, c.known})
+		value, err := json.Marshal(record{c.Snapshot, c.boot, c.tokens, c.lastReport, c.known, c.place})
 		if err != nil {
 			r.log.Error("client cannot be encoded", "client", mac, "err", err)
 			continue

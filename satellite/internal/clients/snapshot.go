@@ -82,4 +82,5 @@ type Sighting struct {
 	// Firmware is what the PC starts with, for people; the first that is told in a boot counts.
 	Firmware string
 	Again    bool // StepScript by a client that has not been restarted
+	Leased   bool // this satellite's DHCP server has given Addr to the client
 }

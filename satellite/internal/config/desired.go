@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/policy"
 )
 
 // Desired is the state of its site as the controller wants it. The zero Desired serves nothing. It is stored as JSON: renaming a
@@ -26,7 +27,41 @@ type Desired struct {
 	Peers     []Peer // the satellites of the site, the first enrolled first, this one included
 	Boot      Policy
 	Transfer  Transfer
+	// Policies are those of the organisation, the site and its rooms, in this order; levels without one are missing.
+	Policies []PolicyLayer
+	// PoliciesUnusable says why Policies can't be used; then it is empty, and what was in force before must stay.
+	PoliciesUnusable string
+	Login            LoginHost
+	// Commands are the kinds that the site's clients may be told.
+	Commands []string
 }
+
+// PolicyLayer names the archive (internal/policy) of one level.
+type PolicyLayer struct {
+	Scope  string // "organisation", "site/NAME" or "room/SITE/NAME"
+	Number uint64
+	SHA256 policy.Digest
+	Size   int64
+}
+
+// LoginHost is where the site's users log in. The zero LoginHost means that there is none.
+type LoginHost struct {
+	// Address is an IP address, a host name, or LocalLogin.
+	Address string
+	Port    uint16 // of SSH; never 0 if Address is set
+	User    string // account for reading the accounts; never empty if Address is set
+	// HostKeys are pinned, each as in known_hosts without the names.
+	HostKeys []string
+}
+
+// LocalLogin is the address of a login host that is the satellite's own machine.
+const LocalLogin = "local"
+
+// Defaults of LoginHost.
+const (
+	DefaultLoginPort = 22
+	DefaultLoginUser = "ltsp"
+)
 
 // Version is one that the satellite shall hold.
 type Version struct {
@@ -61,6 +96,8 @@ type Subnet struct {
 	Boot       string        // IMAGE:CHANNEL; empty: the site's
 	// DHCPSatellite names the one satellite that answers DHCP here; empty means all, which suits a site with one.
 	DHCPSatellite string
+	// Room is that of clients in this subnet that have none of their own.
+	Room string
 }
 
 // Client is a PC that the controller knows by its MAC.
@@ -70,6 +107,7 @@ type Client struct {
 	Address          netip.Addr // fixed address, or zero
 	Boot             string     // IMAGE:CHANNEL or IMAGE@NUMBER; empty: the subnet's
 	KernelParameters string
+	Room             string // empty: the subnet's
 }
 
 // Peer is a satellite of the site.

@@ -25,8 +25,24 @@ import (
 
 // fakeRegistry believes one token.
 type fakeRegistry struct {
-	mu   sync.Mutex
-	seen []string
+	mu     sync.Mutex
+	seen   []string
+	doubts map[string]bool // MACs whose streams come from elsewhere
+}
+
+func (f *fakeRegistry) Proven(h agentproto.Hello, _ netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h.Token != token || f.doubts[h.MAC] {
+		return errors.New("the address is not the client's")
+	}
+	return nil
+}
+
+func (f *fakeRegistry) doubt(mac string, is bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.doubts = map[string]bool{mac: is}
 }
 
 func (f *fakeRegistry) note(format string, args ...any) {
@@ -56,7 +72,7 @@ func (f *fakeRegistry) Failure(mac string, _ netip.Addr, fail agentproto.Failure
 }
 
 // certificate makes a satellite's certificate with the URI of its identity, signed by a CA of its own.
-func certificate(t *testing.T) (*pki.Holder, *x509.CertPool) {
+func certificate(t testing.TB) (*pki.Holder, *x509.CertPool) {
 	t.Helper()
 	sign := func(template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) *x509.Certificate {
 		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
@@ -171,6 +187,12 @@ func hello(mac, token string) agentproto.Message {
 	return agentproto.Message{Hello: &agentproto.Hello{Version: 1, MAC: mac, Token: token, Agent: "v1", BootID: "b"}}
 }
 
+func fetchHello(mac, token string) agentproto.Message {
+	m := hello(mac, token)
+	m.Hello.Fetch = true
+	return m
+}
+
 func report(state string) agentproto.Message {
 	return agentproto.Message{Report: &agentproto.Report{State: state}}
 }
@@ -191,6 +213,16 @@ func (a *agent) ack() agentproto.Ack {
 		a.t.Fatalf("answer %+v, %v", m, err)
 	}
 	return *m.Ack
+}
+
+// next returns the next line, whatever it is.
+func (a *agent) next() agentproto.Message {
+	a.t.Helper()
+	m, err := a.Read()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return m
 }
 
 // over expects the end of the stream.

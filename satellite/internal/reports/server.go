@@ -1,14 +1,23 @@
-// Package reports takes the report streams of client agents (internal/agentproto, FORMAT.md) and hands what they say to the registry of
-// clients. Only the satellite's wiring imports it.
+// Package reports takes the report and fetch streams of client agents (internal/agentproto, FORMAT.md): it hands what they say to the registry of
+// clients, tells them of new policies and commands, and gives them what their policy state names. Only the satellite's wiring imports it.
 //
-// A stream is TLS 1.3 with this satellite's certificate; agents show none, their boot's token identifies them. Each has one goroutine. What agents
-// may cause is bounded: streams in all and per address, the time for handshake and first line, the silence between two lines, lines per
-// interval, the length of a line (by the protocol). A client's new stream ends its older one.
+// A stream is TLS 1.3 with this satellite's certificate; agents show none, their boot's token identifies them. Since a token can be read in the classroom's
+// network, commands go only to, and policies only over, streams that come from the client's own address (Registry.Proven).
+//
+// A stream has one goroutine that reads and answers; a report stream has another for what the satellite says unasked. What agents may cause is
+// bounded: streams in all and per address, fetch streams, the time for handshake, first line and each piece of an answer, the silence between two lines, lines
+// per interval, the length of a line (by the protocol), fetches and bytes of a fetch stream, commands at once. A client's new report stream ends its older one,
+// unless the older one comes from the client's address and the new one does not.
 //
 //	ltsp_satellite_reports_connections            gauge
 //	ltsp_satellite_reports_refused_total{reason}  connections closed at once: total, address
-//	ltsp_satellite_reports_lines_total{kind}      lines taken: hello, report, failure
-//	ltsp_satellite_reports_ended_total{reason}    streams by how they ended: closed, handshake, silent, line, token, rate, replaced
+//	ltsp_satellite_reports_lines_total{kind}      lines taken: hello, report, failure, result, event, fetch
+//	ltsp_satellite_reports_ended_total{reason}    streams by how they ended: closed, handshake, silent, line, token, rate, replaced, busy
+//	ltsp_satellite_reports_notices_total          notices of a policy sent
+//	ltsp_satellite_reports_commands_total{result} commands by their end: answered, absent, lost, busy, timeout, refused
+//	ltsp_satellite_reports_fetching               fetch streams
+//	ltsp_satellite_reports_fetches_total{result}  fetches: ok, refused, error
+//	ltsp_satellite_reports_fetched_bytes_total    bytes of blobs sent
 package reports
 
 import (
@@ -38,6 +47,9 @@ const (
 	DefaultHandshakeTimeout = 10 * time.Second
 	DefaultWriteTimeout     = 10 * time.Second
 	DefaultMaxLines         = 60
+	DefaultMaxFetches       = 512
+	DefaultMaxStreamFetches = 128
+	DefaultMaxStreamBytes   = 512 << 20
 )
 
 // acceptPause is how long no connection is accepted after accepting failed, for want of file descriptors mostly.
@@ -45,6 +57,8 @@ const acceptPause = 100 * time.Millisecond
 
 // Registry is where reports go; clients.Registry is one. It must be safe for concurrent use.
 type Registry interface {
+	// Proven tells by its error why a hello does not prove that its stream is the client's: the token, or the address is not its own. It changes nothing.
+	Proven(h agentproto.Hello, addr netip.Addr) error
 	// Hello checks the token of a client; an error refuses the stream.
 	Hello(h agentproto.Hello, addr netip.Addr) error
 	// Report takes a report; an error refuses the line and ends the stream.
@@ -56,6 +70,10 @@ type Registry interface {
 type Config struct {
 	Registry    Registry
 	Certificate *pki.Holder // this satellite's; may be renewed while streams are open
+	// Policy returns what a client should be told to be; addr is its address, local this satellite's as the client reaches it. nil: there are no policies.
+	Policy func(mac string, addr, local netip.Addr) (Policy, error)
+	// Event takes what happened on a client; it must not block. nil: events are dropped.
+	Event func(mac string, e agentproto.Event)
 	// MaxConnections and MaxPerAddress bound the streams at once, in all and of one address.
 	MaxConnections int
 	MaxPerAddress  int
@@ -64,7 +82,11 @@ type Config struct {
 	HandshakeTimeout time.Duration // for TLS and the first line
 	WriteTimeout     time.Duration // for one answer
 	MaxLines         int           // per Interval; more end the stream
-	Logger           *slog.Logger  // nil discards
+	// MaxFetches bounds the fetch streams at once, MaxStreamFetches and MaxStreamBytes what one of them may ask for.
+	MaxFetches       int
+	MaxStreamFetches int
+	MaxStreamBytes   uint64
+	Logger           *slog.Logger // nil discards
 	Metrics          prometheus.Registerer
 }
 
@@ -75,10 +97,11 @@ type Server struct {
 	tls     *tls.Config
 	metrics *metrics
 
-	mu      sync.Mutex
-	conns   map[net.Conn]netip.Addr
-	addrs   map[netip.Addr]int
-	streams map[string]*stream // by MAC
+	mu       sync.Mutex
+	conns    map[net.Conn]netip.Addr
+	addrs    map[netip.Addr]int
+	streams  map[string]*stream // report streams by MAC
+	fetching int                // fetch streams
 }
 
 // New returns a server for cfg; Registry and Certificate must be set.
@@ -92,6 +115,17 @@ func New(cfg Config) (*Server, error) {
 	cfg.HandshakeTimeout = positive(cfg.HandshakeTimeout, DefaultHandshakeTimeout)
 	cfg.WriteTimeout = positive(cfg.WriteTimeout, DefaultWriteTimeout)
 	cfg.MaxLines = positive(cfg.MaxLines, DefaultMaxLines)
+	cfg.MaxFetches = positive(cfg.MaxFetches, DefaultMaxFetches)
+	cfg.MaxStreamFetches = positive(cfg.MaxStreamFetches, DefaultMaxStreamFetches)
+	cfg.MaxStreamBytes = positive(cfg.MaxStreamBytes, DefaultMaxStreamBytes)
+	if cfg.Policy == nil {
+		cfg.Policy = func(string, netip.Addr, netip.Addr) (Policy, error) {
+			return Policy{}, errors.New("there are no policies here")
+		}
+	}
+	if cfg.Event == nil {
+		cfg.Event = func(string, agentproto.Event) {}
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -164,8 +198,8 @@ func pause(ctx context.Context, d time.Duration) {
 
 // serve runs one stream from the handshake to its end and closes it.
 func (s *Server) serve(ctx context.Context, c net.Conn) {
-	addr := addrOf(c)
-	st := &stream{server: s, conn: tls.Server(c, s.tls), addr: addr}
+	addr := addrOf(c.RemoteAddr())
+	st := &stream{server: s, conn: tls.Server(c, s.tls), addr: addr, local: addrOf(c.LocalAddr()), push: newPushes()}
 	reason, err := st.run(ctx)
 	s.forget(st)
 	if st.replaced.Load() {
@@ -184,7 +218,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 
 // admit counts a connection, or returns the limit that is reached.
 func (s *Server) admit(c net.Conn) string {
-	addr := addrOf(c)
+	addr := addrOf(c.RemoteAddr())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -213,10 +247,14 @@ func (s *Server) release(c net.Conn) {
 	}
 }
 
-// own makes st the stream of its client and ends the one before.
+// own makes st the report stream of its client and ends the one before. A stream from an address that is not the client's does not take the place of one that is.
 func (s *Server) own(st *stream) {
 	s.mu.Lock()
 	old := s.streams[st.mac]
+	if old != nil && old.proven && !st.proven {
+		s.mu.Unlock()
+		return
+	}
 	s.streams[st.mac] = st
 	s.mu.Unlock()
 	if old != nil {
@@ -240,8 +278,8 @@ func (s *Server) next() agentproto.Duration {
 	return agentproto.Duration((s.cfg.Interval + time.Duration(rand.Int64N(2*fifth+1)-fifth)).Round(time.Millisecond))
 }
 
-func addrOf(c net.Conn) netip.Addr {
-	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
+func addrOf(a net.Addr) netip.Addr {
+	ap, err := netip.ParseAddrPort(a.String())
 	if err != nil {
 		return netip.Addr{}
 	}

@@ -60,6 +60,12 @@ func TestRefusals(t *testing.T) {
 		{"bad MAC", []agentproto.Message{hello("x", token)}, "", "mac"},
 		{"report before hello", []agentproto.Message{report("healthy")}, "", "first line must be a hello"},
 		{"second hello", []agentproto.Message{hello(pc, token), hello(pc, token)}, "", "want a report"},
+		{"fetch on a report stream", []agentproto.Message{hello(pc, token), {Fetch: &agentproto.Fetch{Name: agentproto.PolicyName}}}, "", "want a report"},
+		{"unusable result", []agentproto.Message{hello(pc, token), {Result: &agentproto.Result{ID: "x"}}}, "", "result id"},
+		{"unusable event", []agentproto.Message{hello(pc, token), {Event: &agentproto.Event{Kind: "policy"}}}, "", "event with"},
+		{"fetch stream with a wrong token", []agentproto.Message{fetchHello(pc, strings.Repeat("f", 32))}, "", "address is not"},
+		{"report on a fetch stream", []agentproto.Message{fetchHello(pc, token), report("healthy")}, "", "want a fetch"},
+		{"fetch of a path", []agentproto.Message{fetchHello(pc, token), {Fetch: &agentproto.Fetch{Name: "../state.db"}}}, "", "fetch of"},
 		{"ack from an agent", []agentproto.Message{hello(pc, token), {Ack: &agentproto.Ack{}}}, "", "want a report"},
 		{"unusable report", []agentproto.Message{hello(pc, token), report("odd")}, "", "unusable report"},
 		{"no JSON", nil, "GET / HTTP/1.1\r\n\r\n", "bad message"},
@@ -256,7 +262,9 @@ func TestMetricsAreThoseOfTheDocumentation(t *testing.T) {
 		got = append(got, f.GetName())
 	}
 	want := []string{
-		"ltsp_satellite_reports_connections", "ltsp_satellite_reports_ended_total", "ltsp_satellite_reports_lines_total", "ltsp_satellite_reports_refused_total",
+		"ltsp_satellite_reports_commands_total", "ltsp_satellite_reports_connections", "ltsp_satellite_reports_ended_total", "ltsp_satellite_reports_fetched_bytes_total",
+		"ltsp_satellite_reports_fetches_total", "ltsp_satellite_reports_fetching", "ltsp_satellite_reports_lines_total", "ltsp_satellite_reports_notices_total",
+		"ltsp_satellite_reports_refused_total",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
@@ -269,14 +277,17 @@ func FuzzLines(f *testing.F) {
 	f.Add([]byte(`{"failure":{"stage":"x"}}` + "\n"))
 	f.Add([]byte("{\n"))
 	f.Add([]byte(`{"hello":null}` + "\n\n"))
-	s := &Server{cfg: Config{Registry: new(fakeRegistry), MaxLines: 1000, Interval: time.Hour}, streams: make(map[string]*stream)}
-	var err error
-	if s.metrics, err = newMetrics(nil); err != nil {
+	f.Add([]byte(`{"hello":{"version":1,"mac":"52:54:00:67:00:10","token":"00112233445566778899aabbccddeeff","fetch":true}}` + "\n" + `{"fetch":{"name":"policy"}}` + "\n"))
+	f.Add([]byte(`{"hello":{"version":1,"mac":"52:54:00:67:00:10","token":"00112233445566778899aabbccddeeff"}}` + "\n" + `{"result":{"id":"00112233445566778899aabbccddeeff"}}` + "\n" +
+		`{"event":{"kind":"policy","text":"x"}}` + "\n"))
+	holder, _ := certificate(f)
+	s, err := New(Config{Registry: new(fakeRegistry), Certificate: holder, MaxLines: 1000, Interval: time.Hour})
+	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s.streams = make(map[string]*stream)
-		st := &stream{server: s}
+		s.streams, s.fetching = make(map[string]*stream), 0
+		st := &stream{server: s, push: newPushes()}
 		r := agentproto.NewReader(bytes.NewReader(data))
 		for {
 			m, err := r.Read()

@@ -54,6 +54,16 @@ type ClientSource interface {
 	MarkAll()
 }
 
+// EventSource holds what happened on clients until it was sent.
+type EventSource interface {
+	// Notify returns a channel that gets a value when there is something to send.
+	Notify() <-chan struct{}
+	// Pending returns the oldest events, at most maxClientEvents; they stay until Sent.
+	Pending() []ClientEvent
+	// Sent takes away the n oldest.
+	Sent(n int)
+}
+
 // Config configures a Client. Identity, Desired and Status are required.
 type Config struct {
 	Identity *identity.Identity
@@ -65,8 +75,14 @@ type Config struct {
 	Revision func() uint64
 	// Clients may be nil.
 	Clients ClientSource
+	// Events may be nil.
+	Events EventSource
 	// Traces are sent as they come; may be nil.
 	Traces <-chan BootTrace
+	// Command takes each command for a client, from the stream's goroutine: it must not block. nil: commands are ignored.
+	Command func(config.Command)
+	// Results are sent as they come; may be nil. Those that come while the controller is away are dropped: nobody waits for them any more.
+	Results <-chan config.CommandResult
 	// Connected, if not nil, is told when the controller has answered and when the stream is lost.
 	Connected func(bool)
 	// Problem, if not nil, is told what a person should look at, by key; an empty text says that it is over.
@@ -124,6 +140,12 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Clients == nil {
 		cfg.Clients = noClients{}
 	}
+	if cfg.Events == nil {
+		cfg.Events = noEvents{}
+	}
+	if cfg.Command == nil {
+		cfg.Command = func(config.Command) {}
+	}
 	c := &Client{cfg: cfg, log: cfg.Logger, changed: make(chan struct{}, 1)}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -138,6 +160,12 @@ type noClients struct{}
 func (noClients) Notify() <-chan struct{} { return nil }
 func (noClients) Pending() []ClientReport { return nil }
 func (noClients) MarkAll()                {}
+
+type noEvents struct{}
+
+func (noEvents) Notify() <-chan struct{} { return nil }
+func (noEvents) Pending() []ClientEvent  { return nil }
+func (noEvents) Sent(int)                {}
 
 func orDefault[T comparable](v, def T) T {
 	var zero T

@@ -1,6 +1,6 @@
 // Package upstream is the satellite's side of the connection to the controller, and the only importer of generated code in the satellite. It
-// joins a site (Join), keeps one stream open over which desired state comes down and reports go up (Client.Run), asks how a version should
-// come (Client.PlanSync), gets manifests, chunks and deltas (Client.Manifest, Client.Fetch, Client.FetchDelta) and renews the certificate.
+// joins a site (Join), keeps one stream open over which desired state and commands come down and reports, events and results go up (Client.Run), asks how a version should
+// come (Client.PlanSync), gets manifests, chunks, deltas and policies (Client.Manifest, Client.Fetch, Client.FetchDelta, Client.FetchPolicy) and renews the certificate.
 //
 // # Connections
 //
@@ -22,4 +22,5 @@
 //	ltsp_satellite_upstream_renewals_total              certificate renewals, by result: "ok", "error"
 //	ltsp_satellite_upstream_certificate_expiry_seconds  Unix time at which the certificate expires
 //	ltsp_satellite_upstream_client_reports_total        client reports sent
+//	ltsp_satellite_upstream_client_events_total         client events sent
 package upstream

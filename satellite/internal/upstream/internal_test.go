@@ -63,6 +63,8 @@ func FuzzDesired(f *testing.F) {
 		Subnets:  []*satellitev1.Subnet{{Name: "a", Cidr: "10.0.0.0/24", Mode: satellitev1.DhcpMode_DHCP_MODE_PROXY, RangeStart: "10.0.0.1", Dns: []string{"::1"}}},
 		Clients:  []*satellitev1.Client{{Mac: "52:54:00:00:00:01", Address: "10.0.0.9"}},
 		Peers:    []*satellitev1.Peer{{Name: "sat1", Addresses: []string{"10.0.0.1/24"}}}, Boot: &satellitev1.BootPolicy{Boot: "lab:stable"}})
+	seed(&satellitev1.DesiredState{Policies: []*satellitev1.PolicyLayer{{Scope: "site/hill", Number: 1, Sha256: make([]byte, 32), SizeBytes: 9}},
+		LoginHost: &satellitev1.LoginHost{Address: "local", HostKeys: []string{"ssh-ed25519 AAAA"}}, Commands: []string{"run"}})
 	seed(&satellitev1.DesiredState{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var p satellitev1.DesiredState
@@ -79,6 +81,12 @@ func FuzzDesired(f *testing.F) {
 			if c.MAC == "" {
 				t.Fatal("client without MAC")
 			}
+		}
+		if len(d.Policies) > 0 && d.PoliciesUnusable != "" || len(p.GetPolicies()) != len(d.Policies) && d.PoliciesUnusable == "" {
+			t.Fatalf("%d of %d policies, unusable %q", len(d.Policies), len(p.GetPolicies()), d.PoliciesUnusable)
+		}
+		if l := d.Login; l.Address != "" && (l.Port == 0 || l.User == "") {
+			t.Fatalf("login host %+v", l)
 		}
 		if n := len(d.GossipKey); n != 0 && n != 16 && n != 24 && n != 32 {
 			t.Fatalf("gossip key of %d bytes", n)

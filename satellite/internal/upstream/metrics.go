@@ -7,9 +7,9 @@ import (
 )
 
 type metrics struct {
-	connected                   prometheus.Gauge
-	sessions, failures, clients prometheus.Counter
-	renewals                    *prometheus.CounterVec
+	connected                           prometheus.Gauge
+	sessions, failures, clients, events prometheus.Counter
+	renewals                            *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, c *Client) (*metrics, error) {
@@ -21,6 +21,7 @@ func newMetrics(reg prometheus.Registerer, c *Client) (*metrics, error) {
 		sessions:  counter("sessions_total", "Streams that the controller answered."),
 		failures:  counter("failures_total", "Attempts and streams that failed."),
 		clients:   counter("client_reports_total", "Client reports sent."),
+		events:    counter("client_events_total", "Client events sent."),
 		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ltsp_satellite_upstream_renewals_total",
 			Help: "Certificate renewals."}, []string{"result"}),
 	}
@@ -34,7 +35,7 @@ func newMetrics(reg prometheus.Registerer, c *Client) (*metrics, error) {
 		}
 		return 0
 	})
-	for _, x := range []prometheus.Collector{m.connected, expiry, m.sessions, m.failures, m.clients, m.renewals} {
+	for _, x := range []prometheus.Collector{m.connected, expiry, m.sessions, m.failures, m.clients, m.events, m.renewals} {
 		if err := reg.Register(x); err != nil {
 			return nil, fmt.Errorf("register upstream metrics: %w", err)
 		}
@@ -53,3 +54,4 @@ func (m *metrics) answered()           { m.sessions.Inc() }
 func (m *metrics) failed()             { m.failures.Inc() }
 func (m *metrics) renewed(r string)    { m.renewals.WithLabelValues(r).Inc() }
 func (m *metrics) clientReports(n int) { m.clients.Add(float64(n)) }
+func (m *metrics) clientEvents(n int)  { m.events.Add(float64(n)) }

@@ -18,6 +18,9 @@ const MaxProblems = 16
 // maxClientReports is how many client reports one message carries.
 const maxClientReports = 500
 
+// maxClientEvents is how many events one message carries.
+const maxClientEvents = 500
+
 // Status is what the satellite reports of itself.
 type Status struct {
 	Revision                     uint64
@@ -30,6 +33,16 @@ type Status struct {
 	MemoryBytes                  uint64
 	NBDConnections               uint32
 	Subnets                      []SubnetStatus
+	LoginHost                    LoginHostStatus
+}
+
+// LoginHostStatus is how the satellite gets the accounts of the site's login host.
+type LoginHostStatus struct {
+	PublicKey string // authorized_keys format
+	State     string // "ok", "unset", "unreachable", "host-key", "denied" or "error"
+	Error     string
+	Updated   time.Time // when the accounts were read last; zero: never
+	Users     int
 }
 
 // VersionState is how far a version is.
@@ -118,6 +131,26 @@ type ClientReport struct {
 	NBDReconnects                          uint64
 	FailedUnits                            []string
 	Kernel, Firmware, AgentBuild           string
+	// Policy tells which policy state is in force, PolicyWanted which one should be; both are SHA-256 sums, nil if unknown.
+	Policy        []byte
+	PolicyWanted  []byte
+	PolicyPending []string
+	PolicyErrors  []string
+	PolicyTook    time.Duration
+	Sessions      []ClientSession
+}
+
+// ClientSession is a user's login or remote application on a client. Kind is "login" or "remoteapp".
+type ClientSession struct {
+	Kind, User, App, Host string
+	Since                 time.Time
+}
+
+// ClientEvent is something that happened on a client.
+type ClientEvent struct {
+	MAC        string
+	Time       time.Time
+	Kind, Text string
 }
 
 // BootStep is one entry of a boot timeline; At counts from the first packet that the satellite saw. Source is "satellite" or "client".
@@ -155,6 +188,11 @@ func (s *Status) proto(build string, now time.Time) *satellitev1.StatusReport {
 	for _, m := range s.Members {
 		p.Members = append(p.Members, &satellitev1.Member{Name: m.Name, Address: m.Address, State: m.State, Versions: m.Versions})
 	}
+	l := s.LoginHost
+	p.LoginHost = &satellitev1.LoginHostStatus{PublicKey: l.PublicKey, State: l.State, Error: l.Error, Users: uint32(max(l.Users, 0))}
+	if !l.Updated.IsZero() {
+		p.LoginHost.Updated = timestamppb.New(l.Updated)
+	}
 	for _, n := range s.Subnets {
 		p.Subnets = append(p.Subnets, &satellitev1.SubnetStatus{Name: n.Name, State: n.State, Leases: n.Leases, RangeSize: n.RangeSize})
 	}
@@ -182,8 +220,28 @@ func (r *ClientReport) proto() *satellitev1.ClientReport {
 		LinkName: r.LinkName, LinkSpeedMbps: r.LinkSpeedMbps, NbdConnected: r.NBDConnected, NbdReconnects: r.NBDReconnects,
 		FailedUnits: r.FailedUnits, Kernel: r.Kernel, Firmware: r.Firmware, AgentBuild: r.AgentBuild,
 	}
+	p.PolicyState, p.PolicyWanted, p.PolicyPending, p.PolicyErrors = r.Policy, r.PolicyWanted, r.PolicyPending, r.PolicyErrors
+	if r.PolicyTook > 0 {
+		p.PolicyTook = durationpb.New(r.PolicyTook)
+	}
+	for _, s := range r.Sessions {
+		p.Sessions = append(p.Sessions, &satellitev1.ClientSession{Kind: s.Kind, User: s.User, App: s.App, Host: s.Host, Since: timestamppb.New(s.Since)})
+	}
 	for _, s := range r.Timeline {
 		p.Timeline = append(p.Timeline, &satellitev1.BootStep{Name: s.Name, At: durationpb.New(s.At), Source: s.Source})
 	}
 	return p
+}
+
+func resultProto(r config.CommandResult) *satellitev1.ConnectRequest {
+	p := &satellitev1.ClientResult{Id: r.ID, Mac: r.MAC, Error: r.Error, Output: r.Output, Exit: int32(r.Exit), NotHere: r.NotHere}
+	return &satellitev1.ConnectRequest{Message: &satellitev1.ConnectRequest_Result{Result: p}}
+}
+
+func eventsProto(events []ClientEvent) *satellitev1.ConnectRequest {
+	p := &satellitev1.ClientEvents{}
+	for _, e := range events {
+		p.Events = append(p.Events, &satellitev1.ClientEvent{Mac: e.MAC, Time: timestamppb.New(e.Time), Kind: e.Kind, Text: e.Text})
+	}
+	return &satellitev1.ConnectRequest{Message: &satellitev1.ConnectRequest_Events{Events: p}}
 }

@@ -126,9 +126,12 @@ func (c *Client) receive(stream linkStream) error {
 }
 
 func (c *Client) take(m *satellitev1.ConnectResponse) {
+	if p := m.GetCommand(); p != nil {
+		c.takeCommand(p)
+	}
 	p := m.GetDesired()
 	if p == nil {
-		return // a message of a newer controller
+		return // another message, maybe one of a newer controller
 	}
 	d, problems := desired(p)
 	text := ""
@@ -143,13 +146,27 @@ func (c *Client) take(m *satellitev1.ConnectResponse) {
 	c.cfg.Desired(d)
 }
 
+func (c *Client) takeCommand(p *satellitev1.ClientCommand) {
+	cmd, err := clientCommand(p)
+	if err != nil {
+		c.log.Warn("command of the controller is unusable", "err", err)
+		return
+	}
+	c.cfg.Command(cmd)
+}
+
 // send reports until the stream ends or the certificate was renewed.
 func (c *Client) send(ctx context.Context, stream linkStream, l *link) error {
 	tick := time.NewTicker(c.cfg.ReportInterval)
 	defer tick.Stop()
 	renew := time.NewTicker(time.Minute)
 	defer renew.Stop()
+	c.dropResults()
 	if err := c.report(stream); err != nil {
+		return err
+	}
+	// What happened while the controller was away has no notification of its own any more.
+	if err := c.sendEvents(stream); err != nil {
 		return err
 	}
 	for {
@@ -173,11 +190,45 @@ func (c *Client) send(ctx context.Context, stream linkStream, l *link) error {
 			if err := stream.Send(t.proto()); err != nil {
 				return fmt.Errorf("send boot trace: %w", err)
 			}
+		case r := <-c.cfg.Results:
+			if err := stream.Send(resultProto(r)); err != nil {
+				return fmt.Errorf("send result of a command: %w", err)
+			}
+		case <-c.cfg.Events.Notify():
+			if err := c.sendEvents(stream); err != nil {
+				return err
+			}
 		case <-c.cfg.Clients.Notify():
 			if err := c.reportClients(stream); err != nil {
 				return err
 			}
 		}
+	}
+}
+
+// dropResults takes away the results of commands whose stream has ended.
+func (c *Client) dropResults() {
+	for {
+		select {
+		case <-c.cfg.Results:
+		default:
+			return
+		}
+	}
+}
+
+func (c *Client) sendEvents(stream linkStream) error {
+	for {
+		events := c.cfg.Events.Pending()
+		if len(events) == 0 {
+			return nil
+		}
+		events = events[:min(len(events), maxClientEvents)]
+		if err := stream.Send(eventsProto(events)); err != nil {
+			return fmt.Errorf("send client events: %w", err)
+		}
+		c.cfg.Events.Sent(len(events))
+		c.metrics.clientEvents(len(events))
 	}
 }
 

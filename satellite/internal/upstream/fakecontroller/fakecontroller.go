@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"io"
@@ -47,15 +48,17 @@ type Controller struct {
 	desired  *satellitev1.DesiredState
 	versions map[manifest.ID]*versiontest.Version
 	tokens   map[string]string // secret part -> site
-	streams  map[chan *satellitev1.DesiredState]bool
+	streams  map[chan *satellitev1.ConnectResponse]bool
 	enrolled int
 
-	// Hellos, Reports, Clients, Traces and Questions take what satellites send; they hold a thousand messages and drop further ones.
+	// Hellos, Reports, Clients, Traces, Questions, Results and Events take what satellites send; they hold a thousand messages and drop further ones.
 	Hellos    chan *satellitev1.Hello
 	Reports   chan *satellitev1.StatusReport
 	Clients   chan *satellitev1.ClientReports
 	Traces    chan *satellitev1.BootTrace
 	Questions chan *satellitev1.PlanSyncRequest
+	Results   chan *satellitev1.ClientResult
+	Events    chan *satellitev1.ClientEvents
 
 	satellitev1.UnimplementedEnrolmentServiceServer
 	satellitev1.UnimplementedLinkServiceServer
@@ -63,35 +66,39 @@ type Controller struct {
 
 // Faults is what goes wrong. Counters count down.
 type Faults struct {
-	CertLife    time.Duration   // of issued certificates; zero: an hour
-	CertBegins  time.Duration   // how long before now they begin; zero: a minute
-	RefuseCerts map[string]bool // serial numbers that Connect refuses
-	FailFetch   int             // the next so many chunks or frames of a delta fail
-	CutAfter    int             // the connection is cut after so many chunks or frames of a delta, once; 0: never
-	Corrupt     int             // the next so many chunks or frames of a delta have a flipped bit
-	Withhold    int             // so many times an answer ends early, with success
-	Hang        bool            // nothing is sent and no answer ends
-	NoKnown     bool            // Connect is refused as unauthenticated
-	Fetched     int             // chunks that were delivered
-	FetchedIDs  map[chunk.ID]int
-	Manifests   int                                           // manifests that were delivered
-	Signed      map[manifest.ID][]byte                        // other bytes for GetManifest
-	Gate        chan struct{}                                 // if not nil, each chunk and each frame of a delta takes a value first
-	Plans       map[manifest.ID]*satellitev1.PlanSyncResponse // answers of PlanSync; without one it is chunks
-	NoPlans     bool                                          // PlanSync is not implemented
-	Deltas      map[[32]byte][]byte                           // delta files by SHA-256
-	DeltaBytes  int                                           // bytes of deltas that were delivered
-	DeltaRanges [][2]uint64                                   // offset and length of what was asked of deltas
+	CertLife      time.Duration   // of issued certificates; zero: an hour
+	CertBegins    time.Duration   // how long before now they begin; zero: a minute
+	RefuseCerts   map[string]bool // serial numbers that Connect refuses
+	FailFetch     int             // the next so many chunks or frames of a delta fail
+	CutAfter      int             // the connection is cut after so many chunks or frames of a delta, once; 0: never
+	Corrupt       int             // the next so many chunks or frames of a delta have a flipped bit
+	Withhold      int             // so many times an answer ends early, with success
+	Hang          bool            // nothing is sent and no answer ends
+	NoKnown       bool            // Connect is refused as unauthenticated
+	Fetched       int             // chunks that were delivered
+	FetchedIDs    map[chunk.ID]int
+	Manifests     int                                           // manifests that were delivered
+	Signed        map[manifest.ID][]byte                        // other bytes for GetManifest
+	Gate          chan struct{}                                 // if not nil, each chunk and each frame of a delta takes a value first
+	Plans         map[manifest.ID]*satellitev1.PlanSyncResponse // answers of PlanSync; without one it is chunks
+	NoPlans       bool                                          // PlanSync is not implemented
+	Deltas        map[[32]byte][]byte                           // delta files by SHA-256
+	DeltaBytes    int                                           // bytes of deltas that were delivered
+	DeltaRanges   [][2]uint64                                   // offset and length of what was asked of deltas
+	Policies      map[[32]byte][]byte                           // archives by SHA-256
+	PolicyFetches int                                           // calls of GetPolicy
 }
 
 // Start starts a fake that ends with the test.
 func Start(tb testing.TB) *Controller {
 	tb.Helper()
 	c := &Controller{Key: versiontest.Key(1), versions: make(map[manifest.ID]*versiontest.Version), tokens: make(map[string]string),
-		streams: make(map[chan *satellitev1.DesiredState]bool), desired: &satellitev1.DesiredState{Revision: 1, Site: "hill"},
+		streams: make(map[chan *satellitev1.ConnectResponse]bool), desired: &satellitev1.DesiredState{Revision: 1, Site: "hill"},
 		Hellos: make(chan *satellitev1.Hello, 1000), Reports: make(chan *satellitev1.StatusReport, 1000), Clients: make(chan *satellitev1.ClientReports, 1000),
-		Traces: make(chan *satellitev1.BootTrace, 1000), Questions: make(chan *satellitev1.PlanSyncRequest, 1000)}
+		Traces: make(chan *satellitev1.BootTrace, 1000), Questions: make(chan *satellitev1.PlanSyncRequest, 1000),
+		Results: make(chan *satellitev1.ClientResult, 1000), Events: make(chan *satellitev1.ClientEvents, 1000)}
 	c.FetchedIDs = make(map[chunk.ID]int)
+	c.Policies = make(map[[32]byte][]byte)
 	c.Plans, c.Deltas = make(map[manifest.ID]*satellitev1.PlanSyncResponse), make(map[[32]byte][]byte)
 	if err := c.makeCA(); err != nil {
 		tb.Fatal(err)
@@ -156,7 +163,8 @@ func (c *Controller) Want(fn func(*satellitev1.DesiredState), versions ...*versi
 	c.Add(versions...)
 	c.Do(func(c *Controller) {
 		d := &satellitev1.DesiredState{Revision: c.desired.GetRevision() + 1, Site: c.desired.GetSite(), Subnets: c.desired.GetSubnets(),
-			Clients: c.desired.GetClients(), GossipKey: c.desired.GetGossipKey(), Peers: c.desired.GetPeers(), Boot: c.desired.GetBoot()}
+			Clients: c.desired.GetClients(), GossipKey: c.desired.GetGossipKey(), Peers: c.desired.GetPeers(), Boot: c.desired.GetBoot(),
+			Policies: c.desired.GetPolicies(), LoginHost: c.desired.GetLoginHost(), Commands: c.desired.GetCommands()}
 		for _, v := range versions {
 			d.Versions = append(d.Versions, &satellitev1.DesiredVersion{Image: v.Manifest.Name, Number: v.Manifest.Number, Id: v.ID[:],
 				Kind: string(v.Manifest.Kind), Channels: []string{"stable"}})
@@ -166,9 +174,64 @@ func (c *Controller) Want(fn func(*satellitev1.DesiredState), versions ...*versi
 		}
 		c.desired = d
 		for ch := range c.streams {
-			ch <- d
+			ch <- desiredMessage(d)
 		}
 	})
+}
+
+func desiredMessage(d *satellitev1.DesiredState) *satellitev1.ConnectResponse {
+	return &satellitev1.ConnectResponse{Message: &satellitev1.ConnectResponse_Desired{Desired: d}}
+}
+
+// Command sends a command to all streams.
+func (c *Controller) Command(cmd *satellitev1.ClientCommand) {
+	c.Do(func(c *Controller) {
+		for ch := range c.streams {
+			ch <- &satellitev1.ConnectResponse{Message: &satellitev1.ConnectResponse_Command{Command: cmd}}
+		}
+	})
+}
+
+// Policy makes an archive available and returns the layer that names it.
+func (c *Controller) Policy(scope string, number uint64, archive []byte) *satellitev1.PolicyLayer {
+	sum := sha256.Sum256(archive)
+	c.Do(func(c *Controller) { c.Policies[sum] = archive })
+	return &satellitev1.PolicyLayer{Scope: scope, Number: number, Sha256: sum[:], SizeBytes: uint64(len(archive))}
+}
+
+// policyPiece is the length of the pieces in which policies are sent: short, so that tests can stop between them.
+const policyPiece = 1 << 10
+
+// GetPolicy implements the service.
+func (c *Controller) GetPolicy(r *satellitev1.GetPolicyRequest, stream grpc.ServerStreamingServer[satellitev1.GetPolicyResponse]) error {
+	ctx := stream.Context()
+	if err := c.authorise(ctx); err != nil {
+		return err
+	}
+	var data []byte
+	var ok bool
+	c.Do(func(c *Controller) {
+		if len(r.GetSha256()) == sha256.Size {
+			data, ok = c.Policies[[sha256.Size]byte(r.GetSha256())]
+		}
+		c.PolicyFetches++
+	})
+	if !ok {
+		return status.Error(codes.NotFound, "no such policy")
+	}
+	for piece := range chunks(data, policyPiece) {
+		if err := c.gate(ctx); err != nil {
+			return err
+		}
+		piece, err := c.fault(ctx, piece)
+		if err != nil || piece == nil {
+			return err
+		}
+		if err := stream.Send(&satellitev1.GetPolicyResponse{Data: piece}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Enrol implements the service.
@@ -233,9 +296,9 @@ func (c *Controller) Connect(stream grpc.BidiStreamingServer[satellitev1.Connect
 		return status.Error(codes.InvalidArgument, "hello first")
 	}
 	offer(c.Hellos, m.GetHello())
-	updates := make(chan *satellitev1.DesiredState, 64)
+	updates := make(chan *satellitev1.ConnectResponse, 64)
 	c.Do(func(c *Controller) {
-		updates <- c.desired
+		updates <- desiredMessage(c.desired)
 		c.streams[updates] = true
 	})
 	defer c.Do(func(c *Controller) { delete(c.streams, updates) })
@@ -243,8 +306,8 @@ func (c *Controller) Connect(stream grpc.BidiStreamingServer[satellitev1.Connect
 	go func() { ended <- c.listen(stream) }()
 	for {
 		select {
-		case d := <-updates:
-			if err := stream.Send(&satellitev1.ConnectResponse{Message: &satellitev1.ConnectResponse_Desired{Desired: d}}); err != nil {
+		case m := <-updates:
+			if err := stream.Send(m); err != nil {
 				return err
 			}
 		case err := <-ended:
@@ -270,6 +333,12 @@ func (c *Controller) listen(stream grpc.BidiStreamingServer[satellitev1.ConnectR
 		}
 		if t := m.GetTrace(); t != nil {
 			offer(c.Traces, t)
+		}
+		if r := m.GetResult(); r != nil {
+			offer(c.Results, r)
+		}
+		if e := m.GetEvents(); e != nil {
+			offer(c.Events, e)
 		}
 	}
 }
