@@ -18,6 +18,8 @@ const usage = `ltsp-agent is the part of LTSP Fleet that runs on diskless client
 
 Usage:
   ltsp-agent resident   report this client's state to a satellite (started by the unit ltsp-agent.service)
+  ltsp-agent pam auth|session       answer PAM (pam_exec) when somebody logs in or out
+  ltsp-agent remoteapp NAME ARG...  run a remote application (started by its launcher)
   ltsp-agent version    print the version
   ltsp-agent --help     print this text
 
@@ -35,6 +37,9 @@ func main() { os.Exit(run(os.Args, os.Getpid(), os.Stdout, os.Stderr)) }
 
 // run chooses what to be. Process 1 without a command is /init, whatever it is called.
 func run(args []string, pid int, stdout, stderr io.Writer) int {
+	if code, ok := runForUser(args, stdout, stderr); ok {
+		return code
+	}
 	command := ""
 	if len(args) == 2 {
 		command = args[1]

@@ -48,6 +48,9 @@ type Config struct {
 	Timeout time.Duration
 	// Log receives what scripts print, one record a line, and what is done; nil discards it.
 	Log *slog.Logger
+
+	// inPlace has the shell run without chroot, so that tests need neither root nor a whole system below Root.
+	inPlace bool
 }
 
 // DefaultTimeout is Config.Timeout's default.

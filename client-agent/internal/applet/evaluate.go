@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"net/netip"
+	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -42,7 +43,7 @@ func (r *runner) evaluate(ctx context.Context) (map[string]string, error) {
 	case errors.As(err, &exit):
 		r.remark("the last command of ltsp.conf failed: %s", where(exit.Error(), program, names))
 	case err != nil:
-		return nil, errors.New(where(err.Error(), program, names))
+		return nil, errors.New(r.blame(ctx, files, names) + where(err.Error(), program, names))
 	}
 	if r.cfg.Name == InitrdBottom {
 		// LTSP reads the kernel's command line in this applet only.
@@ -51,6 +52,29 @@ func (r *runner) evaluate(ctx context.Context) (map[string]string, error) {
 		}
 	}
 	return r.shell.Variables(ctx)
+}
+
+// blame finds the file that does not parse, whose error the shell may tell for the end of all of them. It returns "" if each one parses.
+func (r *runner) blame(ctx context.Context, files [][]*ltspconf.File, names [][]string) string {
+	sh, err := r.startShell(ctx)
+	if err != nil {
+		return ""
+	}
+	defer sh.Close()
+	const script = "check.sh"
+	for i, layer := range files {
+		for j, f := range layer {
+			place := path.Join(StateDir, script)
+			if err := r.root.WriteFileMode(place, string(f.Translate(0)), 0o600); err != nil {
+				return ""
+			}
+			var exit *shell.ExitError
+			if err := sh.Run(ctx, "check", "/bin/sh -n "+shell.Quote(r.seen(place))+"\n"); errors.As(err, &exit) {
+				return names[i][j] + ": "
+			}
+		}
+	}
+	return ""
 }
 
 // parse reads the layers' configurations; names says what each is called, by layer and file.
@@ -74,13 +98,14 @@ func parse(layers []Layer, applet string) (files [][]*ltspconf.File, names [][]s
 	return files, names, nil
 }
 
-// scriptLine finds the line of the script in what shells say: "FILE: 12: Syntax error", "FILE: line 12: syntax error".
-var scriptLine = regexp.MustCompile(`\S*/` + regexp.QuoteMeta(confScript) + `\.sh: (?:line )?(\d+)`)
+// scriptLine finds the line of the script in what shells say: "FILE: 12: Syntax error", "FILE: line 12: syntax error", "ltsp: 12: FILE: Syntax error".
+var scriptLine = regexp.MustCompile(`\S*/` + regexp.QuoteMeta(confScript) + `\.sh: (?:line )?(\d+)|ltsp: (\d+): \S*/` + regexp.QuoteMeta(confScript) + `\.sh`)
 
 // where names the configuration and its line in place of the script's.
 func where(text string, program *ltspconf.Program, names [][]string) string {
 	return scriptLine.ReplaceAllStringFunc(text, func(found string) string {
-		n, err := strconv.Atoi(scriptLine.FindStringSubmatch(found)[1])
+		m := scriptLine.FindStringSubmatch(found)
+		n, err := strconv.Atoi(m[1] + m[2])
 		if err != nil {
 			return found
 		}

@@ -45,14 +45,27 @@ func newRunner(ctx context.Context, cfg Config) (*runner, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &runner{cfg: cfg, root: rootdir.Root(cfg.Root), log: &debugLog{log: cfg.Log}, result: Result{Name: cfg.Name}}
-	var err error
 	startCtx, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
-	r.shell, err = shell.Start(startCtx, shell.Config{Root: r.root, Dir: path.Join(StateDir, cfg.Name), Output: r.log.script})
-	if err != nil {
+	var err error
+	if r.shell, err = r.startShell(startCtx); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrEvaluate, err)
 	}
 	return r, nil
+}
+
+func (r *runner) startShell(ctx context.Context) (*shell.Shell, error) {
+	if err := r.root.MkdirAll(path.Dir(StateDir), 0o755); err != nil {
+		return nil, err
+	}
+	if err := r.root.MkdirAll(StateDir, 0o700); err != nil {
+		return nil, err
+	}
+	root, dir := r.root, path.Join(StateDir, r.cfg.Name)
+	if r.cfg.inPlace {
+		root, dir = "/", path.Join(r.cfg.Root, dir)
+	}
+	return shell.Start(ctx, shell.Config{Root: root, Dir: dir, Output: r.log.script})
 }
 
 // prepare evaluates the configuration and makes the functions' surroundings.
@@ -199,7 +212,7 @@ func (r *runner) source(ctx context.Context, entries []entry) error {
 		if e.file == "" {
 			continue
 		}
-		if err := r.script(ctx, "source-"+e.name, ". "+shell.Quote(e.file)+"\n"); err != nil {
+		if err := r.script(ctx, "source-"+e.name, ". "+shell.Quote(r.seen(e.file))+"\n"); err != nil {
 			var exit *shell.ExitError
 			if !errors.As(err, &exit) {
 				return err
@@ -211,6 +224,14 @@ func (r *runner) source(ctx context.Context, entries []entry) error {
 		}
 	}
 	return nil
+}
+
+// seen is where the shell finds a file of the root.
+func (r *runner) seen(p string) string {
+	if r.cfg.inPlace {
+		return path.Join(r.cfg.Root, p)
+	}
+	return p
 }
 
 // omit defines what OMIT_FUNCTIONS names as functions without effect.

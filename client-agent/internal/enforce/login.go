@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/loginconf"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/pam"
@@ -30,7 +29,9 @@ func (l login) Install(_ context.Context, root rootdir.Root, s step.PAMSettings)
 		return err
 	}
 	defer dir.Close()
-	values := map[string]string{"PAM_AUTH_TYPE": s.AuthType, "SSH_SERVER": s.SSHServer, "SSH_OPTIONS": s.SSHOptions}
+	values := map[string]string{
+		"PAM_AUTH_TYPE": s.AuthType, "SSH_SERVER": s.SSHServer, "SSH_OPTIONS": s.SSHOptions, "SSHFS": s.SSHFS, "MKHOMEDIR": s.MkHomeDir,
+	}
 	report, err := pam.Configure(dir, loginconf.FromVariables(func(name string) string { return values[name] }))
 	if errors.Is(err, pam.ErrUnmanaged) {
 		l.log.Warn("users of the login host cannot log in", "err", err)
@@ -44,13 +45,13 @@ func (l login) Install(_ context.Context, root rootdir.Root, s step.PAMSettings)
 }
 
 // Register makes the launchers of remote applications.
-func (l login) Register(_ context.Context, root rootdir.Root, apps []string) error {
+func (l login) Register(_ context.Context, root rootdir.Root, values step.Values) error {
 	dir, err := os.OpenRoot(string(root))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	report, err := remoteapps.Register(dir, remoteapps.Settings{Words: strings.Join(apps, " ")})
+	report, err := remoteapps.Register(dir, remoteapps.FromVariables(func(name string) string { return values[name] }))
 	for _, text := range report.Remarks {
 		l.log.Warn("remote applications", "remark", text)
 	}

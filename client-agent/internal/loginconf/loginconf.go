@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -120,9 +121,7 @@ func Load(root fs.FS) (Settings, error) {
 		if len(text) > maxFile {
 			return Settings{}, fmt.Errorf("read settings of the login: %s has %d bytes, at most %d are read", name, len(text), maxFile)
 		}
-		for k, v := range Parse(text) {
-			values[k] = v
-		}
+		maps.Copy(values, Parse(text))
 	}
 	return FromVariables(func(name string) string { return values[name] }), nil
 }

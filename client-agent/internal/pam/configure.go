@@ -188,7 +188,7 @@ func planStack(root fs.FS, kind, name string, want insertion) ([]file, error) {
 
 // strip removes our lines.
 func (s *stack) strip() {
-	for i := len(s.lines) - 1; i >= 0; i-- {
+	for i := range slices.Backward(s.lines) {
 		if s.isModule(s.lines[i]) && isOurs(s.lines[i]) {
 			s.remove(i)
 		}

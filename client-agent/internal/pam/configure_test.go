@@ -161,7 +161,7 @@ func TestConfigureLeavesOtherPeoplesFilesAlone(t *testing.T) {
 // TestConfigureByHand has lines around and inside the blocks that no package put there.
 func TestConfigureByHand(t *testing.T) {
 	t.Parallel()
-	const before = `auth	[success=4 default=ignore]	pam_succeed_if.so user = kiosk
+	const before = `auth	[success=4	default=ignore]	pam_succeed_if.so user = kiosk
 auth	[success=1 default=ignore]	pam_localuser.so
 ` + primaryMark + `
 auth	[success=2 default=ignore]	pam_unix.so nullok
@@ -177,7 +177,7 @@ auth	optional			pam_cap.so
 ` + endMark + `
 auth	optional	pam_last.so
 `
-	const after = `auth	[success=5 default=ignore]	pam_succeed_if.so user = kiosk
+	const after = `auth	[success=5	default=ignore]	pam_succeed_if.so user = kiosk
 auth	[success=1 default=ignore]	pam_localuser.so
 ` + primaryMark + `
 auth	[success=3 default=ignore]	pam_unix.so nullok

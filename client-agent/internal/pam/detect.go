@@ -4,17 +4,11 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/loginconf"
-)
-
-// Words that tell of LDAP and SSSD, found as whole words anywhere in the files, comments included, as LTSP does.
-var (
-	ldapWord     = regexp.MustCompile(`(^|\W)pam_ldap(\W|$)`)
-	sssWord      = regexp.MustCompile(`(^|\W)pam_sss(\W|$)`)
-	providerWord = regexp.MustCompile(`(^|\W)id_provider(\W|$)`)
 )
 
 // AuthType returns how PAM shall take part: what PAM_AUTH_TYPE says, or after a look at the image Additional where LDAP or SSSD checks passwords and
@@ -31,7 +25,7 @@ func AuthType(root fs.FS, wanted string) (string, error) {
 	if err != nil {
 		return loginconf.Primary, nil // nothing there that could check passwords
 	}
-	if ldapWord.Match(auth) || sssWord.Match(auth) && hasProvider(root) {
+	if hasWord(auth, "pam_ldap") || hasWord(auth, "pam_sss") && hasProvider(root) {
 		return loginconf.Additional, nil
 	}
 	return loginconf.Primary, nil
@@ -57,11 +51,16 @@ func mentions(root fs.FS, name string) bool {
 		if err != nil || !d.Type().IsRegular() {
 			return nil // what cannot be read says nothing
 		}
-		if text, err := fs.ReadFile(root, p); err == nil && providerWord.Match(text) {
+		if text, err := fs.ReadFile(root, p); err == nil && hasWord(text, "id_provider") {
 			found = true
 			return fs.SkipAll
 		}
 		return nil
 	})
 	return err == nil && found
+}
+
+// hasWord tells whether a word stands anywhere in a text, comments included, as LTSP looks for it.
+func hasWord(text []byte, word string) bool {
+	return slices.Contains(strings.FieldsFunc(string(text), func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) }), word)
 }

@@ -2,7 +2,6 @@ package pam
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,9 +59,6 @@ func (s *stack) isModule(line string) bool {
 	return len(fields) > 1 && strings.EqualFold(strings.TrimPrefix(fields[0], "-"), s.kind)
 }
 
-// jumps are the numbers in a control such as [success=2 default=ignore].
-var jumps = regexp.MustCompile(`=([0-9]+)`)
-
 // insert puts a module before the line at. Jumps that went beyond that place still land where they did; a jump onto the module that was there lands on
 // the new one, as a jump to "the next" should.
 func (s *stack) insert(at int, line string) {
@@ -96,18 +92,27 @@ func (s *stack) shift(at, delta int) {
 	}
 }
 
-// mapControl changes the numbers in the bracketed control of a line.
+// mapControl changes the jumps in the bracketed control of a line, the numbers in [success=2 default=ignore].
 func mapControl(line string, change func(int) int) string {
 	from, to := strings.IndexByte(line, '['), strings.IndexByte(line, ']')
 	if from < 0 || to < from {
 		return line
 	}
-	control := jumps.ReplaceAllStringFunc(line[from:to], func(m string) string {
-		n, err := strconv.Atoi(m[1:])
-		if err != nil {
-			return m
+	var out strings.Builder
+	for rest := line[from:to]; rest != ""; {
+		i := strings.IndexByte(rest, '=') + 1
+		end := i + len(rest[i:]) - len(strings.TrimLeft(rest[i:], "0123456789"))
+		n, err := strconv.Atoi(rest[i:end])
+		switch {
+		case i == 0:
+			end = len(rest)
+			out.WriteString(rest)
+		case err == nil && n > 0:
+			out.WriteString(rest[:i] + strconv.Itoa(change(n)))
+		default:
+			out.WriteString(rest[:end])
 		}
-		return "=" + strconv.Itoa(change(n))
-	})
-	return line[:from] + control + line[to:]
+		rest = rest[end:]
+	}
+	return line[:from] + out.String() + line[to:]
 }

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,10 +67,23 @@ const (
 	maxValue = 512      // bytes of one value
 )
 
-var (
-	appName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`)
-	hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$|^[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*$`)
-)
+// reserved are programs that launchers themselves, or logins, start by name.
+var reserved = []string{"ssh", "sshfs", "ssh-keygen", "sh", "waypipe", "xauth", "zenity", "kdialog", "xmessage", "notify-send", "systemd-run"}
+
+const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+// isAppName tells whether a name is good for a file and a word of a shell.
+func isAppName(name string) bool {
+	return len(name) <= 64 && strings.Trim(name, alphanumeric+"._+-") == "" && name != "" && strings.IndexByte(alphanumeric, name[0]) >= 0
+}
+
+// isHostName tells whether a name is a host's name or address.
+func isHostName(name string) bool {
+	if addr, err := netip.ParseAddr(name); err == nil {
+		return addr.Zone() == ""
+	}
+	return len(name) <= 253 && name != "" && strings.Trim(name, alphanumeric+".-") == "" && strings.Trim(name, ".-") == name
+}
 
 // Load returns the applications that settings and the files of Dir name, in the order of their names, and remarks on what cannot be used.
 func Load(root fs.FS, s Settings) (apps []App, remarks []string) {
@@ -81,8 +94,12 @@ func Load(root fs.FS, s Settings) (apps []App, remarks []string) {
 	}
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		if !appName.MatchString(name) {
+		if !isAppName(name) {
 			remarks = append(remarks, fmt.Sprintf("remote application %q: a name has letters, digits and ._+- only", name))
+			continue
+		}
+		if slices.Contains(reserved, name) {
+			remarks = append(remarks, fmt.Sprintf("remote application %s: the client needs its own", name))
 			continue
 		}
 		if len(apps) == maxApps {
@@ -220,7 +237,7 @@ func parseHost(word string) (Host, error) {
 		name, port, _ = strings.Cut(word, ":")
 	}
 	host := Host{Name: name}
-	if !hostName.MatchString(name) {
+	if !isHostName(name) {
 		return Host{}, fmt.Errorf("host %q: not a host name or address", word)
 	}
 	if port != "" {

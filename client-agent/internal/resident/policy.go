@@ -2,6 +2,7 @@ package resident
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/follower"
@@ -81,10 +82,8 @@ func (a *Agent) command(ctx context.Context, c agentproto.Command) {
 func (a *Agent) isNew(id string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, seen := range a.commands {
-		if seen == id {
-			return false
-		}
+	if slices.Contains(a.commands, id) {
+		return false
 	}
 	a.commands = append(a.commands, id)
 	a.commands = a.commands[max(0, len(a.commands)-maxLines):]
@@ -102,24 +101,12 @@ func (a *Agent) lookAround() {
 	}
 	sessions := a.cfg.Sessions()
 	a.mu.Lock()
-	same := sameSessions(sessions, a.sessions)
+	same := slices.Equal(sessions, a.sessions)
 	a.sessions = sessions
 	a.mu.Unlock()
 	if !same {
 		a.reportSoon()
 	}
-}
-
-func sameSessions(x, y []agentproto.Session) bool {
-	if len(x) != len(y) {
-		return false
-	}
-	for i := range x {
-		if x[i] != y[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // reportSoon has a report sent at once.

@@ -231,6 +231,13 @@ func (s *Shell) reply(token string) (text, status string, err error) {
 // death says why the shell does not answer.
 func (s *Shell) death(ctx context.Context, name string) error {
 	var cause string
+	if ctx.Err() == nil {
+		// A shell that ends closes its pipes before it is gone.
+		select {
+		case <-s.ended:
+		case <-time.After(time.Second):
+		}
+	}
 	select {
 	case <-s.ended:
 		cause = "it ended there"

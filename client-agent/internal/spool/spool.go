@@ -189,7 +189,7 @@ func (s Spool) alive(r Record, uid int) bool {
 	return ok && int(owner.Uid) == uid
 }
 
-// started returns when a process started, in clock ticks.
+// started returns when a process started, in clock ticks. One that is dead and only waits to be taken note of counts as gone.
 func (s Spool) started(pid int) (uint64, error) {
 	text, err := os.ReadFile(path.Join(s.Proc, strconv.Itoa(pid), "stat"))
 	if err != nil {
@@ -199,6 +199,9 @@ func (s Spool) started(pid int) (uint64, error) {
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 	if len(fields) < 20 {
 		return 0, fmt.Errorf("process %d: %d fields in stat", pid, len(fields))
+	}
+	if fields[0] == "Z" || fields[0] == "X" {
+		return 0, fmt.Errorf("process %d: %w", pid, fs.ErrNotExist)
 	}
 	return strconv.ParseUint(fields[19], 10, 64)
 }

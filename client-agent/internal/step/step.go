@@ -104,14 +104,14 @@ type PAM interface {
 	Install(ctx context.Context, root rootdir.Root, settings PAMSettings) error
 }
 
-// PAMSettings are PAM_AUTH_TYPE ("", "Primary" or "Additional"), SSH_SERVER and SSH_OPTIONS.
+// PAMSettings are PAM_AUTH_TYPE ("", "0", "Primary" or "Additional"), SSH_SERVER, SSH_OPTIONS, SSHFS and MKHOMEDIR.
 type PAMSettings struct {
-	AuthType, SSHServer, SSHOptions string
+	AuthType, SSHServer, SSHOptions, SSHFS, MkHomeDir string
 }
 
-// RemoteApps registers the applications of REMOTEAPPS, and no others, with a root.
+// RemoteApps registers the applications of REMOTEAPPS, and no others, with a root. What else it goes by is in the values.
 type RemoteApps interface {
-	Register(ctx context.Context, root rootdir.Root, apps []string) error
+	Register(ctx context.Context, root rootdir.Root, values Values) error
 }
 
 // System is the running kernel and, on a running client, its service manager. A tree that nothing runs in has None.

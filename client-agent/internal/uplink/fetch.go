@@ -103,7 +103,9 @@ func (f *Fetcher) copy(ctx context.Context, blob agentproto.Blob, w io.Writer) e
 func (f *Fetcher) ask(ctx context.Context, m agentproto.Message) (agentproto.Message, error) {
 	stop := f.endWith(ctx)
 	defer stop()
-	f.conn.SetWriteDeadline(time.Now().Add(exchangeTimeout))
+	if err := f.conn.SetWriteDeadline(time.Now().Add(exchangeTimeout)); err != nil {
+		return agentproto.Message{}, because(ctx, err)
+	}
 	if err := f.w.Write(m); err != nil {
 		return agentproto.Message{}, because(ctx, err)
 	}

@@ -102,7 +102,7 @@ func (s *Session) take(m agentproto.Message) error {
 func (s *Session) Send(ctx context.Context, m agentproto.Message) (agentproto.Ack, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, exchangeTimeout, errSilent)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { s.conn.SetWriteDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetWriteDeadline(time.Unix(1, 0)) })
 	defer stop()
 	s.pending.Store(true)
 	if err := s.w.Write(m); err != nil {

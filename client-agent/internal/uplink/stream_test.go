@@ -183,7 +183,7 @@ func TestSessionEnds(t *testing.T) {
 				if took := time.Since(begin); took != tt.took {
 					t.Errorf("took %v, want %v", took, tt.took)
 				}
-				if tt.want != errSilent {
+				if !errors.Is(tt.want, errSilent) {
 					<-s.Done()
 					if _, err := s.Send(t.Context(), report); err == nil {
 						t.Error("a session that has ended sends")
@@ -306,7 +306,7 @@ func TestFetchFails(t *testing.T) {
 				begin := time.Now()
 				_, err := f.Fetch(t.Context(), sum(data), agentproto.MaxBlob, io.Discard)
 				var timeout net.Error
-				if tt.want == errTimeout {
+				if errors.Is(tt.want, errTimeout) {
 					if !errors.As(err, &timeout) || !timeout.Timeout() {
 						t.Errorf("got %v, want a timeout", err)
 					}

@@ -31,8 +31,8 @@ func Various() step.Step {
 		{Name: "config_logs", Do: logs},
 		{Name: "config_machine_id", Do: machineID},
 		{Name: "config_motd", Do: motd},
-		{Name: "config_userns", Needs: []string{"KEEP_SYSTEM_SERVICES"}, Do: userNamespaces},
-		{Name: "config_remoteapps", Needs: []string{"REMOTEAPPS"}, Live: true, Do: remoteApps},
+		{Name: "config_userns", Needs: []string{"KEEP_SYSTEM_SERVICES"}, Live: true, Do: userNamespaces},
+		{Name: "config_remoteapps", Needs: []string{"REMOTEAPPS", "REMOTEAPPS_*", "SSH_SERVER", "SSH_OPTIONS", "SERVER", step.InputFiles}, Live: true, Do: remoteApps},
 	}}
 }
 
@@ -302,5 +302,5 @@ func remoteApps(c *step.Context) error {
 		}
 		return nil
 	}
-	return c.RemoteApps.Register(c.Ctx, c.Root, c.Values.Words("REMOTEAPPS"))
+	return c.RemoteApps.Register(c.Ctx, c.Root, c.Values)
 }

@@ -7,7 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"net"
+
 	"net/netip"
 	"strconv"
 	"strings"
@@ -112,7 +112,7 @@ func hosts(c *step.Context) error {
 	default:
 		c.Remark("SERVER %q is no address: the name \"server\" is not in /etc/hosts", server)
 	}
-	b.WriteString("\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
+	b.WriteString("\n::1\tip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
 	for _, line := range c.Values.Family("HOSTS_") {
 		b.WriteString(strings.TrimRight(line, "\n") + "\n")
 	}
@@ -123,6 +123,3 @@ func isAddress(s string) bool {
 	_, err := netip.ParseAddr(s)
 	return err == nil
 }
-
-// Mac names the NIC in configuration; names change, it does not.
-func mac(c *step.Context) net.HardwareAddr { return c.Facts.MAC }

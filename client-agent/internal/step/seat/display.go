@@ -18,9 +18,9 @@ import (
 // DisplayManager returns the step 55-display-manager. A display manager that runs reads its configuration when the next session begins, or at the next boot.
 func DisplayManager() step.Step {
 	return step.Step{Name: "55-display-manager", Main: "display_manager_main", Functions: []step.Function{
-		{Name: "configure_gdm", Needs: []string{"AUTOLOGIN", "GDM3_CONF", "HOSTNAME", step.InputFiles}, Live: true, Do: gdm},
-		{Name: "configure_lightdm", Needs: []string{"AUTOLOGIN", "RELOGIN", "RELOGIN_TIMEOUT", "LIGHTDM_CONF", "HOSTNAME", step.InputFiles}, Live: true, Do: lightdm},
-		{Name: "configure_sddm", Needs: []string{"AUTOLOGIN", "RELOGIN", "SDDM_CONF", "HOSTNAME", step.InputFiles}, Live: true, Do: sddm},
+		{Name: "configure_gdm", Needs: []string{"AUTOLOGIN", "GDM3_CONF", "HOSTNAME", step.InputFiles, step.InputUsers}, Live: true, Do: gdm},
+		{Name: "configure_lightdm", Needs: []string{"AUTOLOGIN", "RELOGIN", "RELOGIN_TIMEOUT", "LIGHTDM_CONF", "HOSTNAME", step.InputFiles, step.InputUsers}, Live: true, Do: lightdm},
+		{Name: "configure_sddm", Needs: []string{"AUTOLOGIN", "RELOGIN", "SDDM_CONF", "HOSTNAME", step.InputFiles, step.InputUsers}, Live: true, Do: sddm},
 		{Name: "ltspdm", Needs: []string{"LTSPDM_USERS", "SLICK_CONF", step.InputUsers, step.InputFiles}, Live: true, Do: greeter},
 	}}
 }

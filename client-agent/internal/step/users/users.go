@@ -18,7 +18,7 @@ func Step() step.Step {
 		{Name: "merge_accounts", Live: true, Do: merge, Needs: []string{
 			"PAM_AUTH_TYPE", "PWMERGE_SUR", "PWMERGE_SGR", "PWMERGE_DUR", "PWMERGE_DGR", "PASSWORDS_*", step.InputUsers,
 		}},
-		{Name: "install_pam", Live: true, Do: install, Needs: []string{"PAM_AUTH_TYPE", "SSH_SERVER", "SSH_OPTIONS"}},
+		{Name: "install_pam", Live: true, Do: install, Needs: []string{"PAM_AUTH_TYPE", "SSH_SERVER", "SSH_OPTIONS", "SSHFS", "MKHOMEDIR"}},
 	}}
 }
 
@@ -92,11 +92,12 @@ func passwords(c *step.Context, f accounts.Files) accounts.Files {
 }
 
 func install(c *step.Context) error {
-	if c.PAM == nil || off(c) {
+	if c.PAM == nil {
 		return nil
 	}
 	return c.PAM.Install(c.Ctx, c.Root, step.PAMSettings{
 		AuthType: c.Values["PAM_AUTH_TYPE"], SSHServer: c.Values["SSH_SERVER"], SSHOptions: c.Values["SSH_OPTIONS"],
+		SSHFS: c.Values["SSHFS"], MkHomeDir: c.Values["MKHOMEDIR"],
 	})
 }
 

@@ -1,0 +1,307 @@
+package applet
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rootdir"
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/step"
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/testtree"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/policy"
+)
+
+// layer makes a level of policy from paths and contents.
+func layer(scope string, files map[string]string) Layer {
+	var t policy.Tree
+	for name, content := range files {
+		t = append(t, policy.File{Path: name, Kind: policy.Regular, Mode: 0o644, Content: []byte(content)})
+	}
+	t.Sort()
+	return Layer{Scope: scope, Tree: t}
+}
+
+// config is for a tree in which the machine's own shell works.
+func config(root string, layers ...Layer) Config {
+	return Config{
+		Root: root, Name: Init, Layers: layers, inPlace: true,
+		Facts: step.Facts{Device: "eth0", MAC: net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}, Addr: netip.MustParsePrefix("10.0.1.4/23"), Server: "10.0.0.1", Sys: "/nowhere"},
+	}
+}
+
+func mustRun(t *testing.T, cfg Config) Result {
+	t.Helper()
+	result, err := Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+func TestLayersHooksAndScripts(t *testing.T) {
+	t.Parallel()
+	root := testtree.New(t, map[string]string{
+		"etc/cron.d/":                           "",
+		"etc/ltsp/client/init/60-own.sh":        "own_main() { OWN=$HOSTNAME; }\nconfig_dns() { DNS_DONE=\"$SEARCH_DOMAIN\"; }\n",
+		"run/ltsp/client/init/60-own.sh":        "own_main() { OWN=wrong; }\n",
+		"run/ltsp/client/init/55-cron.sh":       "cron_main() { CRON=script; }\n",
+		"etc/ltsp/client/init/61-skipped.sh":    "skipped_main() { SKIPPED=1; }\n",
+		"etc/ltsp/client/init/README":           "no script",
+		"etc/ltsp/client/init/62-none":          "NONE=sourced\n",
+		"etc/ltsp/client/initrd-bottom/60-x.sh": "WRONG=1\n",
+	})
+	organisation := layer("organisation", map[string]string{
+		"ltsp.conf": "TOP=organisation\n[clients]\nA=1\nB=organisation\nPOST_INIT_2='ORDER=${ORDER}2'\n[52:54:00:*]\nMAC=$MAC_ADDRESS\n[common]\nshared() { C=shared; }\n[init/]\nD=applet\n",
+	})
+	room := layer("room/a/b", map[string]string{
+		"ltsp.conf": "[clients]\nB=room\nshared\nPRE_INIT_1='SEARCH_DOMAIN=hook.example'\nPOST_INIT_1='ORDER=1; SEEN=\"$HOSTNAME $SERVER\"'\n" +
+			"OMIT_FUNCTIONS='config_hosts install_ltsp no_such skipped_main bad-name'\nLTSP_SKIP_SCRIPTS=polkit,55-x\nHOSTNAME='pc%{IP}'\n",
+		"ltsp-init.conf": "[common]\nE='ran before'\n[10.0.1.4]\nE='second file'\n", "ltsp-login.conf": "E=wrong\n",
+	})
+	result := mustRun(t, config(root, organisation, room))
+	want := map[string]string{
+		"TOP": "organisation", "A": "1", "B": "room", "C": "shared", "D": "applet", "E": "second file", "MAC": "52:54:00:01:02:03", "OWN": "pc260", "DNS_DONE": "hook.example",
+		"CRON": "script", "ORDER": "12", "SEEN": "pc260 10.0.0.1", "HOSTNAME": "pc260", "SERVER": "10.0.0.1", "NONE": "sourced", "WRONG": "", "SKIPPED": "", "GATEWAY": "192.168.67.1",
+		"DEVICE": "eth0", "IP_ADDRESS": "10.0.1.4", "IPCONFIG_IPV4NETMASK": "255.255.254.0", "IPCONFIG_IPV4BROADCAST": "10.0.1.255",
+	}
+	got := map[string]string{}
+	for name := range want {
+		got[name] = result.Final[name]
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if len(result.Failures) > 0 {
+		t.Errorf("failures: %v", result.Failures)
+	}
+	for _, words := range []string{"install_ltsp", "no_such", "bad-name"} {
+		if !slices.ContainsFunc(result.Remarks, func(s string) bool { return strings.Contains(s, words) }) {
+			t.Errorf("nothing is said of %s: %q", words, result.Remarks)
+		}
+	}
+	for _, name := range []string{"config_hosts", "config_dns", "config_crontab", "deny_suspend"} {
+		if !slices.Contains(result.Replaced, name) {
+			t.Errorf("%s is not among the replaced: %v", name, result.Replaced)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(root, "etc/hosts")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("config_hosts was omitted and ran: %v", err)
+	}
+	saved, err := Load(root, Init)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(result, saved); diff != "" {
+		t.Errorf("saved (-result +loaded):\n%s", diff)
+	}
+	if info, err := os.Stat(filepath.Join(root, StateDir)); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("who may read what was saved: %v, %v", info.Mode(), err)
+	}
+}
+
+func TestConfigurationThatCannotBeEvaluated(t *testing.T) {
+	t.Parallel()
+	good := layer("organisation", map[string]string{"ltsp.conf": "[clients]\nA=1\n"})
+	for _, tt := range []struct {
+		name, conf string
+		words      []string
+	}{
+		{"syntax", "[clients]\nA=1\nif true; then )\nfi\n", []string{"ltsp.conf of site/a", "line 3"}},
+		{"exit", "[clients]\nexit 0\n", []string{"ended"}},
+		{"die", "[clients]\ndie no such printer\n", []string{"no such printer"}},
+		{"loop", "[clients]\nwhile :; do :; done\n", []string{"deadline"}},
+		{"NUL", "A=\x00\n", []string{"ltsp.conf of site/a"}},
+		{"header", "[]\nA=1\n", []string{"ltsp.conf of site/a", "line 1"}},
+		{"open quote", "[clients]\nA='x\n", []string{"ltsp.conf of site/a"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			root := testtree.New(t, map[string]string{"etc/hosts": "as it was\n"})
+			cfg := config(root, good, layer("site/a", map[string]string{"ltsp.conf": tt.conf}))
+			if tt.name == "loop" {
+				cfg.Timeout = 500 * time.Millisecond
+			}
+			_, err := Run(t.Context(), cfg)
+			if !errors.Is(err, ErrEvaluate) {
+				t.Fatalf("got %v", err)
+			}
+			for _, w := range tt.words {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("the error does not say %q: %v", w, err)
+				}
+			}
+			if got := testtree.Read(t, root, "etc/hosts"); got != "as it was\n" {
+				t.Errorf("something was done: %q", got)
+			}
+		})
+	}
+}
+
+func TestFailuresDoNotStopTheRest(t *testing.T) {
+	t.Parallel()
+	root := testtree.New(t, map[string]string{"etc/login.defs": "", "etc/cron.d/": "", "etc/hosts/dir/file": "in the way"})
+	cfg := config(root, layer("organisation", map[string]string{
+		"ltsp.conf": "PRE_INIT_1=false\nPWMERGE_SUR='(?<x'\nPOST_INIT_1='die it is over'\nDEBUG_SHELL=1\nCRONTAB_1='* * * * * root true'\n"}))
+	cfg.Users = &agentproto.Users{}
+	result := mustRun(t, cfg)
+	var names []string
+	for _, f := range result.Failures {
+		names = append(names, f.Name)
+	}
+	if diff := cmp.Diff([]string{"PRE_INIT", "config_hosts", "merge_accounts", "POST_INIT"}, names); diff != "" {
+		t.Errorf("(-want +got):\n%s\n%v", diff, result.Failures)
+	}
+	if !result.DebugShell {
+		t.Error("DEBUG_SHELL is not told")
+	}
+	if !strings.Contains(testtree.Read(t, root, "etc/cron.d/ltsp"), "root true") {
+		t.Error("the steps behind did not run")
+	}
+	if log := testtree.Read(t, root, "run/ltsp/debug.log"); !strings.Contains(log, "it is over") || !strings.Contains(log, "config_hosts") {
+		t.Errorf("debug log: %s", log)
+	}
+}
+
+func TestDebugLogOff(t *testing.T) {
+	t.Parallel()
+	root := testtree.New(t, nil)
+	mustRun(t, config(root, layer("organisation", map[string]string{"ltsp.conf": "DEBUG_LOG=0\n"})))
+	if rootdir.Root(root).Exists("/run/ltsp/debug.log") {
+		t.Error("it is there")
+	}
+}
+
+func TestKernelParametersWinInInitrdBottomOnly(t *testing.T) {
+	t.Parallel()
+	conf := layer("organisation", map[string]string{"ltsp.conf": "IMAGE_TO_RAM=0\n[initrd-bottom/]\nX=1\nPRE_INITRD_BOTTOM_Y='PRE=$X'\n"})
+	for applet, want := range map[string]string{InitrdBottom: "1/a b/1", Init: "0//"} {
+		cfg := config(testtree.New(t, nil), conf)
+		cfg.Name, cfg.Facts.CommandLine = applet, `quiet ltsp.image-to-ram=1 ltsp.text="a b" x.ltsp.other=1`
+		result := mustRun(t, cfg)
+		if got := result.Values["IMAGE_TO_RAM"] + "/" + result.Values["TEXT"] + "/" + result.Final["PRE"]; got != want {
+			t.Errorf("%s: got %s, want %s", applet, got, want)
+		}
+	}
+}
+
+func TestUnknownApplet(t *testing.T) {
+	t.Parallel()
+	if _, err := Run(t.Context(), Config{Root: t.TempDir(), Name: "login"}); !errors.Is(err, ErrName) {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Run(ctx, config(t.TempDir())); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestAffected(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name          string
+		before, after map[string]string
+		live, reboot  []string
+	}{
+		{"nothing", map[string]string{"A": "1", "B": ""}, map[string]string{"A": "1"}, nil, nil},
+		{"foreign", map[string]string{"A": "1"}, map[string]string{"B": "1"}, nil, nil},
+		{"family", map[string]string{"HOSTS_A": "1", "CRONTAB_X": "1"}, map[string]string{"HOSTS_B": "1", "CRONTAB_X": "2"}, []string{"config_hosts", "config_crontab"}, nil},
+		{"reboot", nil, map[string]string{"FSTAB_X": "1", "HOSTNAME": "pc"}, []string{"configure_gdm", "configure_lightdm", "configure_sddm"}, []string{"config_hostname", "config_fstab"}},
+		{"users", map[string]string{step.InputUsers: "a"}, map[string]string{step.InputUsers: "b"}, []string{"merge_accounts", "configure_gdm", "configure_lightdm", "configure_sddm", "ltspdm"}, nil},
+		{"hooks", nil, map[string]string{"POST_INIT_X": "1", "PRE_INIT_Y": "1", "POST_INITRD_BOTTOM_X": "1", step.InputScripts: "1", "OMIT_FUNCTIONS": "x"}, nil, []string{"PRE", "POST", "scripts"}},
+		{"keep", nil, map[string]string{"KEEP_SYSTEM_SERVICES": "ssh"}, []string{"config_userns", "disable_system_services", "mask_system_services"}, nil},
+	} {
+		live, reboot := Affected(tt.before, tt.after)
+		if diff := cmp.Diff([][]string{tt.live, tt.reboot}, [][]string{live, reboot}); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
+func TestReapply(t *testing.T) {
+	t.Parallel()
+	root := testtree.New(t, map[string]string{"etc/cron.d/": "", "etc/cups/client.conf": "ServerName image\n", "usr/sbin/lightdm": "#!/bin/sh\n",
+		"etc/lightdm/lightdm.conf": "[Seat:*]\n", "etc/passwd": "root:x:0:0::/:/\nanna:x:1001:1001::/:/\n"})
+	conf := func(text string) Layer {
+		return layer("organisation", map[string]string{"ltsp.conf": "PRE_INIT_X='SEARCH_DOMAIN=hook.example'\n" + text})
+	}
+	boot := mustRun(t, config(root, conf("CRONTAB_1='one'\nFSTAB_1=a\nCUPS_SERVER=printserver\n")))
+
+	again := func(previous Result, text string) Result {
+		t.Helper()
+		result, err := Reapply(t.Context(), config(root, conf(text)), previous)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(result.Failures) > 0 {
+			t.Errorf("failures: %v", result.Failures)
+		}
+		return result
+	}
+	one := again(boot, "HOSTS_1='10.0.0.9 printer'\nFSTAB_1=b\nCUPS_SERVER=ignore\nAUTOLOGIN=anna\nHOSTNAME=other\nPOST_INIT_1=:\n")
+	if diff := cmp.Diff([]string{
+		"config_hostname: needs a reboot because of HOSTNAME", "config_fstab: needs a reboot because of FSTAB_1", "POST: needs a reboot because of POST_INIT_1",
+	}, one.Pending); diff != "" {
+		t.Errorf("pending (-want +got):\n%s", diff)
+	}
+	if hosts := testtree.Read(t, root, "etc/hosts"); !strings.Contains(hosts, "10.0.0.9 printer\n") || !strings.Contains(hosts, "ltsp260.hook.example ltsp260\n") {
+		t.Errorf("hosts: %s", hosts)
+	}
+	if text := testtree.Read(t, root, "etc/cups/client.conf"); text != "ServerName image\n" {
+		t.Errorf("cups: %s", text)
+	}
+	if text := testtree.Read(t, root, "etc/fstab"); !strings.HasSuffix(text, "\na\n") {
+		t.Errorf("fstab changed: %s", text)
+	}
+	lightdm := testtree.Read(t, root, "etc/lightdm/lightdm.conf")
+	if strings.Count(lightdm, "autologin-user=") != 1 || !strings.Contains(lightdm, "autologin-user=anna\n") || strings.Contains(testtree.Read(t, root, "etc/cron.d/ltsp"), "one") {
+		t.Errorf("lightdm: %s", lightdm)
+	}
+	// Back to what it was: nothing is pending, nothing of the change is left.
+	two := again(one, "CRONTAB_1='one'\nFSTAB_1=a\nCUPS_SERVER=printserver\n")
+	if len(two.Pending) > 0 {
+		t.Errorf("pending: %q", two.Pending)
+	}
+	if hosts := testtree.Read(t, root, "etc/hosts"); strings.Contains(hosts, "printer") {
+		t.Errorf("hosts: %s", hosts)
+	}
+	if text := testtree.Read(t, root, "etc/cups/client.conf"); text != "ServerName printserver\n" {
+		t.Errorf("cups: %s", text)
+	}
+	if three := again(two, "CRONTAB_1='one'\nFSTAB_1=a\nCUPS_SERVER=printserver\n"); !slices.Equal(three.Ran, nil) {
+		t.Errorf("nothing has changed and %v ran", three.Ran)
+	}
+	// What cannot be evaluated changes nothing.
+	broken := config(root, conf("CRONTAB_1='two'\nfi\n"))
+	if kept, err := Reapply(t.Context(), broken, two); !errors.Is(err, ErrEvaluate) || !cmp.Equal(kept, two) {
+		t.Errorf("broken: %v", err)
+	}
+}
+
+// TestReapplyTriesAgain: what failed is tried again although nothing has changed.
+func TestReapplyTriesAgain(t *testing.T) {
+	t.Parallel()
+	root := testtree.New(t, map[string]string{"etc/hosts/x": ""})
+	result := mustRun(t, config(root))
+	if len(result.Failures) != 1 {
+		t.Fatalf("failures: %v", result.Failures)
+	}
+	if err := os.RemoveAll(filepath.Join(root, "etc/hosts")); err != nil {
+		t.Fatal(err)
+	}
+	result, err := Reapply(t.Context(), config(root), result)
+	if err != nil || len(result.Failures) > 0 || !slices.Contains(result.Ran, "config_hosts") {
+		t.Errorf("%v, %v, ran %v", err, result.Failures, result.Ran)
+	}
+}
