@@ -41,9 +41,13 @@ func people(t *testing.T, prefix string, o school.Opening, users ...string) (*sc
 	must(t, h.StartNFS(t.Context()))
 	must(t, s.Do(t.Context(), "site", "set", school.Site, "--login-host", school.LoginHostAddr))
 	must(t, s.Do(t.Context(), "site", "pin", school.Site, "--fingerprint", fingerprint(t, h)))
-	lines, err := s.Ctl(t.Context(), "site", "login-key", school.Site)
-	must(t, err)
-	must(t, h.Authorize(t.Context(), "ltsp", strings.TrimSpace(lines)))
+	must(t, s.Await(t.Context(), "the satellite has told its key", func() error {
+		lines, err := s.Ctl(t.Context(), "site", "login-key", school.Site)
+		if err == nil {
+			err = h.Authorize(t.Context(), "ltsp", strings.TrimSpace(lines))
+		}
+		return err
+	}))
 	return s, h
 }
 
@@ -373,7 +377,7 @@ func checkCommands(g guest, s *school.School) {
 		}
 		return err
 	}))
-	must(g.t, s.Do(g.t.Context(), "client", "message", mac("31"), "the lesson ends"))
+	must(g.t, s.Do(g.t.Context(), "client", "message", mac("31"), "--text", "the lesson ends"))
 	ctx, cancel := context.WithTimeout(g.t.Context(), time.Minute)
 	defer cancel()
 	g.expect(ctx, `the lesson ends`)
