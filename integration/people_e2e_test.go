@@ -92,6 +92,7 @@ X_DRIVER="vesa"
 X_MODES='"1024x768" "800x600"'
 X_VIRTUAL="1024 768"
 MULTISEAT=1
+UDEV_SEAT_1_GRAPHICS="*/0000:00:1?.0/*"
 LANG="de_DE.UTF-8"
 LOCAL_SWAP=1
 READ_AHEAD_KB=64
@@ -106,11 +107,13 @@ echo "hook of $HOSTNAME, applet init, server $SERVER" >/etc/mark-init
 [mixin]
 HOSTS_MIXIN="192.168.67.10 mixin"
 
-[52:54:00:67:01:*]
-HOSTS_GLOB="192.168.67.11 glob"
-HOSTNAME=pc%{IP}
+[52:54:00:67:01:31]
 KERNEL_PARAMETERS="school.test=1"
 INCLUDE=mixin
+
+[192.168.67.3?|10.*]
+HOSTS_GLOB="192.168.67.11 glob"
+HOSTNAME=pc%{IP}
 `
 
 // dropIn is a script as LTSP runs them from /etc/ltsp/client/init.
@@ -175,7 +178,7 @@ func checkParameters(g guest) {
 		{"HOSTS_x above the first section", "getent hosts printer", `^192\.168\.67\.9 `},
 		{"SERVER is the login host", "getent hosts server", `^192\.168\.67\.3 `},
 		{"INCLUDE", "getent hosts mixin", `^192\.168\.67\.10 `},
-		{"a section by MAC with a glob", "getent hosts glob", `^192\.168\.67\.11 `},
+		{"a section by address with a glob", "getent hosts glob", `^192\.168\.67\.11 `},
 		{"SEARCH_DOMAIN", "hostname -f; grep ^search /etc/resolv.conf", `^pc31\.school\.example\nsearch school\.example$`},
 		{"DNS_SERVER", "grep ^nameserver /etc/resolv.conf", `^nameserver 192\.168\.67\.53$`},
 		{"FSTAB_HOME", "findmnt -n -o FSTYPE,SOURCE /home", `^nfs4? +server:/home$`},
@@ -194,7 +197,7 @@ func checkParameters(g guest) {
 		{"PWMERGE_SGR", "getent group pupils", `^pupils:`},
 		{"users have pamltsp instead of a hash", "grep ^anna: /etc/shadow", `^anna:pamltsp`},
 		{"X_DRIVER, X_MODES, X_VIRTUAL", "cat /etc/X11/xorg.conf", `(?s)Driver\s+"vesa".*Virtual\s+1024 768|Virtual\s+1024 768.*Driver\s+"vesa"|"1024x768" "800x600"`},
-		{"MULTISEAT", "ls /etc/udev/rules.d/72-ltsp-seats.rules", `^/etc/udev`},
+		{"MULTISEAT, UDEV_SEAT_n_x", "cat /etc/udev/rules.d/72-ltsp-seats.rules", `DEVPATH=="\*/0000:00:1\?\.0/\*", ENV\{ID_SEAT\}="seat-1`},
 		{"LOCAL_SWAP", "swapon --noheadings --show=NAME", `^/dev/vda1$`},
 		{"READ_AHEAD_KB", "cat /sys/block/nbd0/queue/read_ahead_kb /sys/block/dm-0/queue/read_ahead_kb", `^64$`},
 		{"DEBUG_LOG", "stat -c %a /run/ltsp/debug.log", `^600$`},
@@ -354,7 +357,7 @@ func checkRoom(t *testing.T, s *school.School, h *school.LoginHost) {
 func checkExplain(t *testing.T, s *school.School) {
 	out, err := s.Ctl(t.Context(), "client", "explain", mac("31"), "HOSTNAME", "FSTAB_HOME")
 	must(t, err)
-	for _, want := range []string{"pc%{IP}", "52:54:00:67:01:*", "FSTAB_HOME", "clients", "site/" + school.Site} {
+	for _, want := range []string{"pc%{IP}", "192.168.67.3?|10.*", "FSTAB_HOME", "clients", "site/" + school.Site} {
 		if !strings.Contains(out, want) {
 			t.Errorf("client explain does not speak of %q:\n%s", want, out)
 		}
