@@ -121,7 +121,7 @@ func takeConsole(t *testing.T, vm *testvm.VM) guest {
 	g := guest{vm, t}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	g.must(vm.Send("\nstty -echo; PS1='# '; dmesg -n 1; echo CONSOLE''TAKEN\n"))
+	g.must(vm.Send("\nstty -echo; PS1='# '; export SYSTEMD_PAGER= PAGER=cat; dmesg -n 1; echo CONSOLE''TAKEN\n"))
 	g.expect(ctx, `CONSOLETAKEN`)
 	return g
 }
