@@ -101,6 +101,9 @@ func (f *file) add(line int, severity, rule, remedy, format string, args ...any)
 }
 
 func (f *file) lint() {
+	if len(f.conf.Sections) == 0 {
+		f.add(1, Note, "no-section", "for LTSP, add a header such as [clients]", "a file without any section works here; LTSP takes it for a syntax error")
+	}
 	f.carriageReturns()
 	f.sections()
 	f.includes()
@@ -162,6 +165,7 @@ func Rules() []Rule {
 		{"last-command", "the last command of a section can fail, which LTSP takes for an error at start"},
 		{"mac-form", "a section looks like a MAC address that no client can have"},
 		{"mac-only", "LTSP reads the parameter only from [server], [common] and sections of a whole MAC address"},
+		{"no-section", "a file without any section, which LTSP does not take"},
 		{"not-here", "the parameter means nothing here"},
 		{"open-header", "a header without its closing bracket"},
 		{"pamltsp-conf", "LTSP reads the parameter from pamltsp.conf only"},
