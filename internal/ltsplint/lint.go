@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspconf"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspeval"
@@ -139,6 +140,16 @@ func (f *file) carriageReturns() {
 
 // Rule is what a rule is called and what it finds.
 type Rule struct{ Name, Summary string }
+
+// Markdown is the table of all rules for docs/ltsp.conf.md.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString("| rule | finds |\n|---|---|\n")
+	for _, r := range Rules() {
+		b.WriteString("| `" + r.Name + "` | " + strings.ReplaceAll(r.Summary, "|", `\|`) + " |\n")
+	}
+	return b.String()
+}
 
 // Rules lists all rules, sorted by name.
 func Rules() []Rule {

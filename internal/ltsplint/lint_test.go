@@ -1,7 +1,9 @@
 package ltsplint
 
 import (
+	"flag"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -143,6 +145,32 @@ func TestEachRuleIsListedAndSeen(t *testing.T) {
 	}
 	if !slices.IsSorted(listed) {
 		t.Error("rules are not sorted")
+	}
+}
+
+var update = flag.Bool("update", false, "write the table of docs/ltsp.conf.md")
+
+// TestRulesAreDocumented compares the table of docs/ltsp.conf.md with the code's.
+func TestRulesAreDocumented(t *testing.T) {
+	const name = "../../docs/ltsp.conf.md"
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const from, to = "<!-- rules -->\n", "<!-- end of rules -->\n"
+	before, rest, ok := strings.Cut(string(text), from)
+	table, after, ended := strings.Cut(rest, to)
+	if !ok || !ended {
+		t.Fatal("the marks of the table are missing")
+	}
+	if *update {
+		if err := os.WriteFile(name, []byte(before+from+Markdown()+to+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(Markdown(), table); diff != "" {
+		t.Errorf("docs/ltsp.conf.md is old; run: go test ./internal/ltsplint -update\n%s", diff)
 	}
 }
 
