@@ -76,7 +76,7 @@ func New(stdout, stderr io.Writer) *cobra.Command {
 	flags.DurationVar(&a.timeout, "timeout", 30*time.Second, "longest wait for one answer of the controller")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(a.image(), a.delta(), a.site(), a.subnet(), a.satellite(), a.client(), a.token(), a.audit(), a.context(), a.version(), manpages.Command("1"))
+	root.AddCommand(a.image(), a.delta(), a.site(), a.subnet(), a.satellite(), a.client(), a.policy(), a.token(), a.audit(), a.context(), a.version(), manpages.Command("1"))
 	wrapArgs(root)
 	return root
 }
