@@ -254,6 +254,7 @@ func (a *app) apply(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientCo
 			return err
 		}
 		v := viewPlan(d.scope, r)
+		d.shown = true
 		if err := writePlan(a.stderr, v); err != nil {
 			return err
 		}
@@ -279,7 +280,7 @@ func (a *app) applyNow(ctx context.Context, conn *grpc.ClientConn, d *draft) err
 		return err
 	}
 	v := appliedView{Version: viewPolicyVersion(r.GetVersion()), Created: r.GetCreated(), Findings: viewFindings(r.GetFindings())}
-	if a.output == string(printer.Table) {
+	if a.output == string(printer.Table) && !d.shown {
 		for _, f := range v.Findings {
 			fmt.Fprintln(a.stderr, f)
 		}
@@ -488,6 +489,7 @@ func (a *app) review(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientC
 			return false, err
 		}
 		v := viewPlan(d.scope, r)
+		d.shown = true
 		if err := writePlan(a.stderr, v); err != nil {
 			return false, err
 		}
