@@ -10,7 +10,6 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/ltspimport"
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/printer"
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/treedir"
-	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspparam"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/policy"
 )
 
@@ -45,7 +44,7 @@ func (a *app) policyImport() *cobra.Command {
 			if tree.Conf() == nil {
 				return invalidError{fmt.Errorf("%s holds no %s", args[0], policy.ConfName)}
 			}
-			v := importView{Scope: level, Files: len(tree), Remarks: append([]ltspimport.Remark{}, ltspimport.Review(tree, differs)...)}
+			v := importView{Scope: level, Files: len(tree), Remarks: append([]ltspimport.Remark{}, ltspimport.Review(tree)...)}
 			for _, text := range lost {
 				v.Remarks = append(v.Remarks, ltspimport.Remark{File: args[0], Text: text})
 			}
@@ -78,6 +77,7 @@ func (a *app) finishImport(ctx context.Context, conn *grpc.ClientConn, d *draft,
 	for _, r := range v.Remarks {
 		fmt.Fprintln(a.stderr, remarkText(r))
 	}
+	d.shown = true
 	if err := writePlan(a.stderr, v.Plan); err != nil {
 		return err
 	}
@@ -105,10 +105,4 @@ func remarkText(r ltspimport.Remark) string {
 		s += "\n    " + r.Do
 	}
 	return plain(s)
-}
-
-// differs says how a parameter of ltsp.conf works differently here; "" if it does not, or if nobody knows it.
-func differs(name string) string {
-	p, _ := ltspparam.Lookup(name)
-	return p.Differs
 }
