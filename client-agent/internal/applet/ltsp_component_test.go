@@ -127,7 +127,7 @@ var views = []view{
 	{"tmpfiles", lines("usr/lib/tmpfiles.d/systemd.conf", nil)},
 	{"xorg", func(t *testing.T, root string) []string {
 		var found []string
-		for _, line := range strings.Split(testtree.Read(t, root, "etc/X11/xorg.conf"), "\n") {
+		for line := range strings.SplitSeq(testtree.Read(t, root, "etc/X11/xorg.conf"), "\n") {
 			f := strings.Fields(line)
 			if len(f) > 1 && slices.Contains([]string{"Driver", "Modes", "Virtual", "HorizSync"}, f[0]) {
 				found = append(found, strings.Join(f, " "))

@@ -213,8 +213,7 @@ func (r *runner) source(ctx context.Context, entries []entry) error {
 			continue
 		}
 		if err := r.script(ctx, "source-"+e.name, ". "+shell.Quote(r.seen(e.file))+"\n"); err != nil {
-			var exit *shell.ExitError
-			if !errors.As(err, &exit) {
+			if _, ok := errors.AsType[*shell.ExitError](err); !ok {
 				return err
 			}
 			r.failed(e.name, "source", err)
