@@ -65,7 +65,7 @@ func (r *runner) startShell(ctx context.Context) (*shell.Shell, error) {
 	if r.cfg.inPlace {
 		root, dir = "/", path.Join(r.cfg.Root, dir)
 	}
-	return shell.Start(ctx, shell.Config{Root: root, Dir: dir, Output: r.log.script})
+	return shell.Start(ctx, shell.Config{Root: root, Dir: dir, Program: r.cfg.program, Output: r.log.script})
 }
 
 // prepare evaluates the configuration and makes the functions' surroundings.
