@@ -59,21 +59,23 @@ type Passwd struct {
 	Reasons []string // why lines were left out
 }
 
-// Groups, Shadows and GroupShadows are parsed files, like Passwd.
-type (
-	Groups struct {
-		Groups  []Group
-		Reasons []string
-	}
-	Shadows struct {
-		Shadows []Shadow
-		Reasons []string
-	}
-	GroupShadows struct {
-		Groups  []GroupShadow
-		Reasons []string
-	}
-)
+// Groups is a parsed group file, like Passwd.
+type Groups struct {
+	Groups  []Group
+	Reasons []string
+}
+
+// Shadows is a parsed shadow file, like Passwd.
+type Shadows struct {
+	Shadows []Shadow
+	Reasons []string
+}
+
+// GroupShadows is a parsed gshadow file, like Passwd.
+type GroupShadows struct {
+	Groups  []GroupShadow
+	Reasons []string
+}
 
 // Find returns the user of that name.
 func (p Passwd) Find(name string) (User, bool) {

@@ -51,6 +51,7 @@ type Config struct {
 
 	// inPlace has the shell run without chroot, so that tests need neither root nor a whole system below Root.
 	inPlace bool
+	program []string // the shell; nil means /bin/sh
 }
 
 // DefaultTimeout is Config.Timeout's default.

@@ -112,6 +112,12 @@ func TestLayersHooksAndScripts(t *testing.T) {
 
 func TestConfigurationThatCannotBeEvaluated(t *testing.T) {
 	t.Parallel()
+	unevaluable(t, nil)
+}
+
+// unevaluable has a shell, nil for the machine's own, refuse configurations.
+func unevaluable(t *testing.T, program []string) {
+	t.Helper()
 	good := layer("organisation", map[string]string{"ltsp.conf": "[clients]\nA=1\n"})
 	for _, tt := range []struct {
 		name, conf string
@@ -132,6 +138,7 @@ func TestConfigurationThatCannotBeEvaluated(t *testing.T) {
 			if tt.name == "loop" {
 				cfg.Timeout = 500 * time.Millisecond
 			}
+			cfg.program = program
 			_, err := Run(t.Context(), cfg)
 			if !errors.Is(err, ErrEvaluate) {
 				t.Fatalf("got %v", err)

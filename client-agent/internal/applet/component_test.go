@@ -162,6 +162,22 @@ func schoolConfig(root, conf string) Config {
 	}
 }
 
+// TestOtherShells: what one shell refuses, each does, in its own words.
+func TestOtherShells(t *testing.T) {
+	t.Parallel()
+	for _, program := range [][]string{{"/bin/bash"}, {"/bin/bash", "--posix"}, {"/bin/busybox", "sh"}, {"/bin/dash"}} {
+		t.Run(strings.Join(program, " "), func(t *testing.T) {
+			t.Parallel()
+			unevaluable(t, program)
+			cfg := config(testtree.New(t, nil), layer("organisation", map[string]string{"ltsp.conf": "[clients]\nA=\"it's\n\\$x\"\nB='tab\t'\n[common]\nfalse\n"}))
+			cfg.program = program
+			if result := mustRun(t, cfg); result.Values["A"] != "it's\n$x" || result.Values["B"] != "tab\t" || len(result.Failures) > 0 {
+				t.Errorf("got %q, %q, %v", result.Values["A"], result.Values["B"], result.Failures)
+			}
+		})
+	}
+}
+
 // TestInitOnDebian runs the whole applet on a real root and asks the root's own tools what has become of it.
 func TestInitOnDebian(t *testing.T) {
 	root := debianRoot(t)

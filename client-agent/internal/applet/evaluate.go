@@ -37,10 +37,12 @@ func (r *runner) evaluate(ctx context.Context) (map[string]string, error) {
 	program := ltspconf.NewProgram(files, ltspconf.Subject{
 		MAC: r.cfg.Facts.MAC.String(), IP: address(r.cfg.Facts.Addr), Hostname: r.cfg.Facts.Hostname, Applet: r.cfg.Name,
 	})
-	err = r.shell.Run(ctx, confScript, string(program.Text))
+	// Some shells go on behind an error of syntax. Who has come to the end says so.
+	const end = "evaluated"
+	said, err := r.shell.Eval(ctx, confScript, string(program.Text)+"_ltsp_status=$?\nprintf "+end+" >&9\nreturn $_ltsp_status\n")
 	var exit *shell.ExitError
 	switch {
-	case errors.As(err, &exit):
+	case errors.As(err, &exit) && said == end:
 		r.remark("the last command of ltsp.conf failed: %s", where(exit.Error(), program, names))
 	case err != nil:
 		return nil, errors.New(r.blame(ctx, files, names) + where(err.Error(), program, names))

@@ -102,6 +102,43 @@ func TestInitAsLTSP(t *testing.T) {
 	}
 }
 
+// TestAllFunctionsAreKnown: each function of LTSP's client scripts can be named in OMIT_FUNCTIONS.
+func TestAllFunctionsAreKnown(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{}
+	for _, applet := range []string{InitrdBottom, Init} {
+		for _, s := range steps(applet) {
+			known[s.Main] = true
+			for _, f := range s.Functions {
+				known[f.Name] = true
+			}
+		}
+	}
+	files, err := filepath.Glob("/usr/share/ltsp/client/*/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	common, err := filepath.Glob("/usr/share/ltsp/common/ltsp/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) < 15 {
+		t.Fatalf("%d scripts: the package ltsp is needed", len(files))
+	}
+	definition := regexp.MustCompile(`(?m)^([a-z_0-9]+)\(\)`)
+	for _, file := range append(files, common...) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range definition.FindAllStringSubmatch(string(text), -1) {
+			if !known[m[1]] && !ltspFunctions[m[1]] {
+				t.Errorf("%s of %s is not known", m[1], file)
+			}
+		}
+	}
+}
+
 // A view is what is compared of a root.
 type view struct {
 	name string
@@ -127,7 +164,7 @@ var views = []view{
 	{"tmpfiles", lines("usr/lib/tmpfiles.d/systemd.conf", nil)},
 	{"xorg", func(t *testing.T, root string) []string {
 		var found []string
-		for _, line := range strings.Split(testtree.Read(t, root, "etc/X11/xorg.conf"), "\n") {
+		for line := range strings.SplitSeq(testtree.Read(t, root, "etc/X11/xorg.conf"), "\n") {
 			f := strings.Fields(line)
 			if len(f) > 1 && slices.Contains([]string{"Driver", "Modes", "Virtual", "HorizSync"}, f[0]) {
 				found = append(found, strings.Join(f, " "))

@@ -65,7 +65,7 @@ func (r *runner) startShell(ctx context.Context) (*shell.Shell, error) {
 	if r.cfg.inPlace {
 		root, dir = "/", path.Join(r.cfg.Root, dir)
 	}
-	return shell.Start(ctx, shell.Config{Root: root, Dir: dir, Output: r.log.script})
+	return shell.Start(ctx, shell.Config{Root: root, Dir: dir, Program: r.cfg.program, Output: r.log.script})
 }
 
 // prepare evaluates the configuration and makes the functions' surroundings.
@@ -213,8 +213,7 @@ func (r *runner) source(ctx context.Context, entries []entry) error {
 			continue
 		}
 		if err := r.script(ctx, "source-"+e.name, ". "+shell.Quote(r.seen(e.file))+"\n"); err != nil {
-			var exit *shell.ExitError
-			if !errors.As(err, &exit) {
+			if _, ok := errors.AsType[*shell.ExitError](err); !ok {
 				return err
 			}
 			r.failed(e.name, "source", err)

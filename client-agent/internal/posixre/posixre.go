@@ -150,7 +150,7 @@ func bracket(b *strings.Builder, pattern string, i int) (end int, err error) {
 		case c == '[' && strings.HasPrefix(pattern[i:], "[:"):
 			n := strings.Index(pattern[i:], ":]")
 			if n < 0 {
-				return 0, errors.New("an open [:")
+				return 0, errors.New("a class without its end")
 			}
 			b.WriteString(pattern[i : i+n+2])
 			i += n + 2

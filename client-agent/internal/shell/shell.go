@@ -52,8 +52,9 @@ type Shell struct {
 	ended    chan struct{} // closed when the process is gone
 }
 
-// loop reads commands, one a line, from descriptor 8 and leaves 9 for replies. The parent gives 3 and 4, which scripts use themselves.
-const loop = `exec 8<&3 9>&4 3<&- 4>&-
+// loop reads commands, one a line, from descriptor 8 and leaves 9 for replies and 7 for what is printed, wherever a script sends that later. The parent gives 3
+// and 4, which scripts use themselves.
+const loop = `exec 7>&2 8<&3 9>&4 3<&- 4>&-
 _ltsp_source() { . "$1"; }
 while IFS= read -r _ltsp_command <&8; do eval "$_ltsp_command"; done`
 
@@ -180,12 +181,13 @@ func (s *Shell) run(ctx context.Context, name, script string) (string, error) {
 	if err := s.cfg.Root.WriteFileMode(file, script, 0o600); err != nil {
 		return "", err
 	}
-	s.output.mark()
 	// The token is told in two halves: the command is a variable too, and set must not print what ends its reply. A shell in which -e is on does not end
 	// at a command that is tested.
 	half, token := rand.Text(), rand.Text()
-	command := fmt.Sprintf("_ltsp_status=0; _ltsp_source %s || _ltsp_status=$?; printf '%%s%%s %%s\\n' %s %s \"$_ltsp_status\" >&9\n", Quote(file), half, token)
+	command := fmt.Sprintf("_ltsp_status=0; _ltsp_source %s || _ltsp_status=$?; printf '%%s%%s\\n' %s %s >&7; printf '%%s%%s %%s\\n' %s %s \"$_ltsp_status\" >&9\n",
+		Quote(file), half, token, half, token)
 	token = half + token
+	s.output.expect(token)
 	if err := s.replies.SetReadDeadline(time.Time{}); err != nil {
 		return "", err
 	}
@@ -203,6 +205,7 @@ func (s *Shell) run(ctx context.Context, name, script string) (string, error) {
 	if err != nil {
 		return "", s.death(ctx, name)
 	}
+	s.output.settle()
 	if status != "0" {
 		return reply, &ExitError{Name: name, Status: status, Output: s.output.tail()}
 	}

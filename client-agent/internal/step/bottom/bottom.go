@@ -98,16 +98,16 @@ func blacklist(c *step.Context) error {
 	if !given {
 		list = "floppy"
 	}
-	text := "# Made by ltsp-agent from BLACKLIST_MODULES.\n"
+	var lines strings.Builder
 	for name := range strings.FieldsSeq(list) {
 		if strings.ContainsAny(name, "#/\\\"'") {
 			c.Remark("BLACKLIST_MODULES: %q is no name of a module", name)
 			continue
 		}
-		text += "blacklist " + name + "\n"
+		lines.WriteString("blacklist " + name + "\n")
 	}
-	if !c.Root.IsDir("/etc/modprobe.d") || strings.Count(text, "\n") == 1 {
+	if !c.Root.IsDir("/etc/modprobe.d") || lines.Len() == 0 {
 		return nil
 	}
-	return c.Generate(modprobeConf, text)
+	return c.Generate(modprobeConf, "# Made by ltsp-agent from BLACKLIST_MODULES.\n"+lines.String())
 }

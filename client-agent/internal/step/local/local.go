@@ -23,11 +23,17 @@ func crontab(c *step.Context) error {
 	if !c.Root.IsDir("/etc/cron.d") {
 		return nil
 	}
-	text := generated + "PATH=/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin\n"
-	for _, line := range c.Values.Family("CRONTAB_") {
-		text += strings.TrimRight(line, "\n") + "\n"
+	const path = "PATH=/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin\n"
+	return c.Generate("/etc/cron.d/ltsp", generated+path+family(c, "CRONTAB_"))
+}
+
+// family is the text of a family's values, each on lines of its own.
+func family(c *step.Context, prefix string) string {
+	var b strings.Builder
+	for _, value := range c.Values.Family(prefix) {
+		b.WriteString(strings.TrimRight(value, "\n") + "\n")
 	}
-	return c.Generate("/etc/cron.d/ltsp", text)
+	return b.String()
 }
 
 // cronJobs are of no use on a PC that forgets everything, and load all PCs at the same minute.

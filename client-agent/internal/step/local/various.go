@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -144,10 +145,7 @@ var nfsLine = regexp.MustCompile(`(?m)^server(:.*\bnfs.*)`)
 
 // fstab replaces the image's table: its disks belong to the machine that it was made from.
 func fstab(c *step.Context) error {
-	text := generated
-	for _, line := range c.Values.Family("FSTAB_") {
-		text += strings.TrimRight(line, "\n") + "\n"
-	}
+	text := generated + family(c, "FSTAB_")
 	const small, mount = "/usr/lib/klibc/bin/nfsmount", "/usr/sbin/mount.nfs"
 	if !c.Root.IsFile(mount) && c.Root.IsProgram(small) {
 		if err := c.Link(small, mount); err != nil {
@@ -287,10 +285,8 @@ func motd(c *step.Context) error {
 
 // userNamespaces lets browsers have their sandbox: without AppArmor's profiles, which are not loaded, Ubuntu's kernel denies it to all programs.
 func userNamespaces(c *step.Context) error {
-	for _, kept := range c.Values.Words("KEEP_SYSTEM_SERVICES") {
-		if kept == "apparmor" {
-			return nil
-		}
+	if slices.Contains(c.Values.Words("KEEP_SYSTEM_SERVICES"), "apparmor") {
+		return nil
 	}
 	return c.Generate("/etc/sysctl.d/99-ltsp-userns.conf", generated+"-kernel.apparmor_restrict_unprivileged_userns = 0\n")
 }

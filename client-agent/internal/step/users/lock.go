@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,8 +27,8 @@ func lock(c *step.Context) (unlock func(), err error) {
 	defer cancel()
 	var held []func()
 	unlock = func() {
-		for i := len(held) - 1; i >= 0; i-- {
-			held[i]()
+		for _, release := range slices.Backward(held) {
+			release()
 		}
 	}
 	release, err := lockAll(ctx, c)
