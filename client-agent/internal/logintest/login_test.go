@@ -35,7 +35,7 @@ type loginHost struct {
 }
 
 // newLoginHost starts a login host at an address, with options for its sshd.
-func newLoginHost(t *testing.T, addr string, options ...string) *loginHost {
+func newLoginHost(t testing.TB, addr string, options ...string) *loginHost {
 	t.Helper()
 	h := &loginHost{machine: newMachine(t, "host"), addr: addr}
 	for name, uid := range map[string]int{"ann": annUID, "bob": bobUID} {
@@ -91,10 +91,16 @@ func (h *loginHost) count(text string) int { return strings.Count(h.log.String()
 type client struct{ *machine }
 
 // newClient makes a client of login hosts; the first is "server", the second "second". Its ann is the login host's.
-func newClient(t *testing.T, settings loginconf.Settings, hosts ...*loginHost) *client {
+func newClient(t testing.TB, settings loginconf.Settings, hosts ...*loginHost) *client {
+	t.Helper()
+	return newClientUnder(t, settings, (*machine).separate, hosts...)
+}
+
+// newClientUnder is newClient with a way to start the first process.
+func newClientUnder(t testing.TB, settings loginconf.Settings, boot func(*machine), hosts ...*loginHost) *client {
 	t.Helper()
 	c := &client{newMachine(t, "client")}
-	c.separate()
+	boot(c.machine)
 	c.addUser("ann", annUID, "pamltsp")
 	c.addUser("bob", bobUID, "pamltsp")
 	agent, err := os.ReadFile(os.Getenv(inLab))
