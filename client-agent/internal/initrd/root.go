@@ -42,13 +42,7 @@ func (b *boot) mountRoot(context.Context) error {
 	if err := unix.Sethostname([]byte(b.hostname)); err != nil {
 		b.log.Warn("host name not set", "err", err)
 	}
-	err := rootprep.Prepare(rootprep.Config{
-		Root: newRoot, Run: "/run", Hostname: b.hostname, Domain: b.domain, MAC: b.nic.MAC, NIC: b.nic.Name, DNS: b.dns,
-	})
-	if err != nil {
-		return b.blameVerity(err)
-	}
-	return nil
+	return rootprep.Prepare("/run")
 }
 
 // initCandidates are the programs that become process 1, the first that is there.

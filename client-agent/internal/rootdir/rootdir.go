@@ -66,6 +66,19 @@ func (r Root) Place(p string) (string, error) {
 	return filepath.Join(dir, filepath.Base(p)), nil
 }
 
+// Real returns p with all links followed, as a path inside of the root. What is not there stays as it is.
+func (r Root) Real(p string) string {
+	real, err := r.resolve(p)
+	if err != nil {
+		return p
+	}
+	rel, err := filepath.Rel(string(r), real)
+	if err != nil {
+		return p
+	}
+	return filepath.Clean("/" + rel)
+}
+
 // Exists tells whether p, with links followed, is there.
 func (r Root) Exists(p string) bool {
 	_, err := r.Stat(p)

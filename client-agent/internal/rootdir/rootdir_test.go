@@ -35,6 +35,9 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%s: got %s, %v", p, got, err)
 		}
 	}
+	if got := r.Real("/etc/absolute-to-elsewise"); got != "/etc/hostname" {
+		t.Errorf("real: %s", got)
+	}
 	if got, err := r.resolve("/etc/loop"); err == nil {
 		t.Errorf("loop: got %s", got)
 	}

@@ -15,11 +15,6 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rootdir"
 )
 
-// shells are what images have as /bin/sh. Debian's own is always there; what else is missing is an error, because .ci/packages installs it.
-var shells = map[string][]string{
-	"sh": nil, "dash": {"/bin/dash"}, "bash": {"/bin/bash"}, "bash as sh": {"/bin/bash", "--posix"}, "busybox": {"/bin/busybox", "sh"},
-}
-
 // start starts a shell on the real root, with its files in a directory of the test.
 func start(t *testing.T, program []string, lines func(string)) *Shell {
 	t.Helper()

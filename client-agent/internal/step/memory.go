@@ -114,6 +114,7 @@ func (c *Context) GenerateMode(p, content string, mode fs.FileMode) error {
 
 // Edit changes a file from what it was before any step changed it. A file that is not there stays away.
 func (c *Context) Edit(p string, change func(string) string) error {
+	p = c.Root.Real(p) // what a link leads to is changed, not the link
 	old, err := c.Memory.original(p)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -133,6 +134,7 @@ func (c *Context) Edit(p string, change func(string) string) error {
 
 // Append writes text behind what the file was before any step changed it; the file may be new.
 func (c *Context) Append(p, text string) error {
+	p = c.Root.Real(p)
 	if !c.Root.Exists(p) {
 		old, err := c.Original(p)
 		if err != nil {
@@ -150,6 +152,9 @@ func (c *Context) Append(p, text string) error {
 
 // Restore makes a file what it was before a step changed it; one that no step has changed is left alone.
 func (c *Context) Restore(p string) error {
+	if c.Memory.kind(p) == "" {
+		p = c.Root.Real(p)
+	}
 	switch c.Memory.kind(p) {
 	case wasFile:
 		content, err := c.Memory.original(p)
@@ -234,6 +239,7 @@ func (c *Context) Hide(p string) (bool, error) {
 
 // Replace gives a file new content, and permissions only if it is new: those of one that is there stay, with its owner.
 func (c *Context) Replace(p, content string, mode uint32) error {
+	p = c.Root.Real(p)
 	if !c.Root.Exists(p) {
 		return c.GenerateMode(p, content, fs.FileMode(mode))
 	}

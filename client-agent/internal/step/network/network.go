@@ -7,7 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"net"
+
 	"net/netip"
 	"strconv"
 	"strings"
@@ -123,6 +123,3 @@ func isAddress(s string) bool {
 	_, err := netip.ParseAddr(s)
 	return err == nil
 }
-
-// Mac names the NIC in configuration; names change, it does not.
-func mac(c *step.Context) net.HardwareAddr { return c.Facts.MAC }

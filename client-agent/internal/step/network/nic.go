@@ -41,7 +41,7 @@ func networkManager(c *step.Context) error {
 	if !c.Root.IsDir(managerDir) {
 		return nil
 	}
-	return c.Generate(managerFile, managerConf(mac(c), !usesResolved(c) && c.Values["DNS_SERVER"] != ""))
+	return c.Generate(managerFile, managerConf(c.Facts.MAC, !usesResolved(c) && c.Values["DNS_SERVER"] != ""))
 }
 
 // managerConf is the file. A plain resolv.conf that we have written must not be replaced by an empty one.
@@ -56,7 +56,7 @@ func managerConf(mac net.HardwareAddr, plainResolver bool) string {
 
 // networkd keeps systemd-networkd off the NIC (systemd.network(5)); the name sorts before what an image or netplan brings. Its wait-online would wait for ever.
 func networkd(c *step.Context) error {
-	text := fmt.Sprintf("# The root file system hangs on this NIC.\n[Match]\nMACAddress=%s\n\n[Link]\nUnmanaged=yes\n", mac(c))
+	text := fmt.Sprintf("# The root file system hangs on this NIC.\n[Match]\nMACAddress=%s\n\n[Link]\nUnmanaged=yes\n", c.Facts.MAC)
 	if err := c.Generate(networkdFile, text); err != nil {
 		return err
 	}

@@ -56,10 +56,8 @@ func (t *table) add(root rootdir.Root, dir string, deeper bool) {
 // find returns the unit that a name means, and whether the root has it: a unit, an alias of one, or a script of System V's init.
 func (t table) find(root rootdir.Root, m manager, name string) (unit string, known bool) {
 	unit = withSuffix(name)
-	for _, dir := range m.dirs {
-		if root.Exists(dir+"/"+unit) || root.Readlink(dir+"/"+unit) != "" {
-			return unit, true
-		}
+	if m.native(root, unit) {
+		return unit, true
 	}
 	return unit, m.name == system.name && root.IsFile("/etc/init.d/"+strings.TrimSuffix(name, ".service"))
 }
@@ -113,6 +111,9 @@ func (m manager) mark(root rootdir.Root, unit string, marked map[string]bool) {
 		return
 	}
 	marked[unit] = true
+	if target := m.target(root, unit); target != "" {
+		m.mark(root, target, marked)
+	}
 	install := m.install(root, unit)
 	for _, alias := range install["Alias"] {
 		marked[alias] = true
@@ -124,20 +125,41 @@ func (m manager) mark(root rootdir.Root, unit string, marked map[string]bool) {
 	}
 }
 
-// native tells whether the unit has a file of its own, as against a script in /etc/init.d.
-func (m manager) native(root rootdir.Root, unit string) bool {
-	for _, dir := range m.dirs {
-		if root.Exists(dir + "/" + unit) {
-			return true
+// files are the places where a unit's file may be, that of its template too.
+func (m manager) files(unit string) []string {
+	names := []string{unit}
+	if before, after, ok := strings.Cut(unit, "@"); ok {
+		names = append(names, before+"@"+path.Ext(after))
+	}
+	var list []string
+	for _, name := range names {
+		for _, dir := range m.dirs {
+			list = append(list, dir+"/"+name)
 		}
 	}
-	return false
+	return list
+}
+
+// native tells whether the unit has a file of its own, as against a script in /etc/init.d.
+func (m manager) native(root rootdir.Root, unit string) bool {
+	return slices.ContainsFunc(m.files(unit), root.Exists)
+}
+
+// target is the unit that a name is an alias of, "" if it is none.
+func (m manager) target(root rootdir.Root, unit string) string {
+	for _, dir := range m.dirs {
+		target := root.Readlink(dir + "/" + unit)
+		if name := path.Base(target); target != "" && target != "/dev/null" && name != unit {
+			return name
+		}
+	}
+	return ""
 }
 
 // install reads the [Install] section of a unit.
 func (m manager) install(root rootdir.Root, unit string) map[string][]string {
-	for _, dir := range m.dirs {
-		text, err := root.ReadFile(dir + "/" + unit)
+	for _, p := range m.files(unit) {
+		text, err := root.ReadFile(p)
 		if err == nil {
 			return parseInstall(string(text))
 		}
