@@ -63,6 +63,9 @@ var rules = []rule{
 	{from: "satellite/internal/lease", forbidden: []string{"net/http", "satellite/internal/state", "satellite/internal/dhcp"}, deep: true, why: "a decision room"},
 	{from: "satellite/internal/bootmenu", forbidden: []string{"net/http", "satellite/internal/state"}, deep: true, why: "a decision room"},
 	{from: "controller/internal/fleet", forbidden: []string{"net/http", "controller/internal/store", "controller/internal/api"}, deep: true, why: "a decision room"},
+	{from: "controller/internal/policyview", forbidden: []string{"net/http", "controller/internal/store", "controller/internal/api"}, deep: true, why: "a decision room"},
+	{from: "ctl/internal/ltspimport", forbidden: []string{"net", "os/exec", "google.golang.org/grpc"}, deep: true, why: "a decision room"},
+	{from: "ctl", forbidden: []string{"golang.org/x/crypto/ssh"}, except: []string{"ctl/internal/hostkeys"}, why: "one door to the SSH library"},
 	{from: "controller/internal/enroll", forbidden: []string{"net/http", "controller/internal/store", "controller/internal/api"}, deep: true, why: "a decision room"},
 }
 
