@@ -25,6 +25,9 @@ func (b *box) token() string {
 	b.t.Helper()
 	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
+		if code, _ := b.get("/boot.ipxe?mac=" + testPC); code != 200 {
+			continue
+		}
 		if code, body := b.get("/boot/client.cpio?mac=" + testPC); code == 200 {
 			_, rest, ok := strings.Cut(body, `"token":"`)
 			if !ok || len(rest) < 32 {

@@ -52,6 +52,11 @@ var rules = []rule{
 		why: "evaluating ltsp.conf starts no process and reaches no network"},
 	{from: "internal/ltspconf", forbidden: []string{"net", "os/exec", "mvdan.cc/sh/v3", "internal/policy"}, deep: true, why: "pure text, standard library only"},
 	{from: "internal", forbidden: []string{"mvdan.cc/sh/v3"}, except: []string{"internal/ltspeval", "internal/ltsplint"}, why: "one door to the shell's grammar"},
+	{from: "client-agent", forbidden: []string{"golang.org/x/crypto"}, deep: true, why: "the agent rides in every initrd"},
+	{from: "client-agent/internal/pam", forbidden: []string{"net", "client-agent/internal/login"}, deep: true, why: "files only"},
+	{from: "client-agent/internal/spool", forbidden: []string{"net", "client-agent/internal/login", "client-agent/internal/remoteapps"}, deep: true, why: "records only"},
+	{from: "client-agent/internal/resident", forbidden: []string{"client-agent/internal/login", "client-agent/internal/home"}, deep: true,
+		why: "logins are other processes; the spool is how they tell"},
 	{from: "controller", forbidden: []string{"go.etcd.io/bbolt"}, except: []string{"controller/internal/store"}, why: "one door to the database"},
 	{from: "satellite", forbidden: []string{"go.etcd.io/bbolt"}, except: []string{"satellite/internal/state"}, why: "one door to the database"},
 	{from: "satellite", forbidden: []string{"github.com/hashicorp/memberlist"}, except: []string{"satellite/internal/gossip"}, why: "one door to memberlist"},
@@ -62,6 +67,9 @@ var rules = []rule{
 	{from: "satellite/internal/lease", forbidden: []string{"net/http", "satellite/internal/state", "satellite/internal/dhcp"}, deep: true, why: "a decision room"},
 	{from: "satellite/internal/bootmenu", forbidden: []string{"net/http", "satellite/internal/state"}, deep: true, why: "a decision room"},
 	{from: "controller/internal/fleet", forbidden: []string{"net/http", "controller/internal/store", "controller/internal/api"}, deep: true, why: "a decision room"},
+	{from: "controller/internal/policyview", forbidden: []string{"net/http", "controller/internal/store", "controller/internal/api"}, deep: true, why: "a decision room"},
+	{from: "ctl/internal/ltspimport", forbidden: []string{"net", "os/exec", "google.golang.org/grpc"}, deep: true, why: "a decision room"},
+	{from: "ctl", forbidden: []string{"golang.org/x/crypto/ssh"}, except: []string{"ctl/internal/hostkeys"}, why: "one door to the SSH library"},
 	{from: "controller/internal/enroll", forbidden: []string{"net/http", "controller/internal/store", "controller/internal/api"}, deep: true, why: "a decision room"},
 }
 

@@ -117,14 +117,6 @@ func (f *file) sorted() []Finding {
 	return slices.Compact(f.findings)
 }
 
-// line returns a line's text, counted from 1.
-func (f *file) line(n int) string {
-	if n < 1 || n > len(f.lines) {
-		return ""
-	}
-	return string(f.lines[n-1])
-}
-
 // section returns the name of the section that a line lies in.
 func (f *file) section(line int) string {
 	if i := f.conf.SectionAt(line); i >= 0 {

@@ -257,7 +257,7 @@ func (f *file) unknownInclude(inc ltspconf.Include) {
 func (f *file) appletFile() {
 	var main *file
 	for _, e := range f.earlier {
-		if e.layer == f.layer {
+		if e.layer == f.layer && main == nil {
 			main = e
 		}
 	}

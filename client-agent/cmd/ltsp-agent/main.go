@@ -20,6 +20,7 @@ Usage:
   ltsp-agent resident   report this client's state to a satellite (started by the unit ltsp-agent.service)
   ltsp-agent pam auth|session       answer PAM (pam_exec) when somebody logs in or out
   ltsp-agent remoteapp NAME ARG...  run a remote application (started by its launcher)
+  ltsp-agent session COMMAND...     run a desktop session, the user's only one on all clients
   ltsp-agent version    print the version
   ltsp-agent --help     print this text
 

@@ -19,6 +19,8 @@ func TestRun(t *testing.T) {
 		{[]string{"ltsp-agent"}, 100, 2, `^$`, `Usage:`},
 		{[]string{"ltsp-agent", "fly"}, 100, 2, `^$`, `Usage:`},
 		{[]string{"ltsp-agent", "version", "x"}, 100, 2, `^$`, `Usage:`},
+		{[]string{"ltsp-agent", "pam"}, 100, 2, `^$`, `Usage:`},
+		{[]string{"ltsp-agent", "pam", "fly"}, 100, 2, `^$`, `^$`},
 	}
 	for _, tt := range tests {
 		var out, errOut bytes.Buffer

@@ -23,7 +23,7 @@ const (
 	patience  = 120 * time.Second // what logind and the desktop get to end a user's processes
 	pollEvery = 500 * time.Millisecond
 	// freshLogin is how long a login counts as under way: between the password and the first process lie the display manager's own affairs.
-	freshLogin = 60 * time.Second
+	freshLogin = 30 * time.Second
 	startTime  = 5 * time.Second // what systemd-run gets
 )
 

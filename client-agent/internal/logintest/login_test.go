@@ -93,8 +93,14 @@ type client struct{ *machine }
 // newClient makes a client of login hosts; the first is "server", the second "second". Its ann is the login host's.
 func newClient(t *testing.T, settings loginconf.Settings, hosts ...*loginHost) *client {
 	t.Helper()
+	return newClientUnder(t, settings, (*machine).separate, hosts...)
+}
+
+// newClientUnder is newClient with a way to start the first process.
+func newClientUnder(t *testing.T, settings loginconf.Settings, boot func(*machine), hosts ...*loginHost) *client {
+	t.Helper()
 	c := &client{newMachine(t, "client")}
-	c.separate()
+	boot(c.machine)
 	c.addUser("ann", annUID, "pamltsp")
 	c.addUser("bob", bobUID, "pamltsp")
 	agent, err := os.ReadFile(os.Getenv(inLab))

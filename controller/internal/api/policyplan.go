@@ -15,6 +15,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspconf"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspeval"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/ltsplint"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/policy"
 	adminv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1"
 )
@@ -206,7 +207,7 @@ func (s *policyService) PlanPolicy(stream grpc.ClientStreamingServer[adminv1.Pla
 }
 
 // lint looks for errors in a level's next version, and for traps.
-func (s *Server) lint(ctx context.Context, u *upload) ([]policyview.Finding, error) {
+func (s *Server) lint(ctx context.Context, u *upload) ([]ltsplint.Finding, error) {
 	var versions []fleet.PolicyVersion
 	err := s.cfg.Store.View(ctx, func(tx *store.Tx) (err error) {
 		versions, err = tx.PoliciesOf(u.scope.Site)
@@ -274,7 +275,7 @@ func (s *policyService) ExplainClient(ctx context.Context, req *adminv1.ExplainC
 	return explanationToProto(client, e), nil
 }
 
-func findingsToProto(findings []policyview.Finding) []*adminv1.LintFinding {
+func findingsToProto(findings []ltsplint.Finding) []*adminv1.LintFinding {
 	var list []*adminv1.LintFinding
 	for _, f := range findings {
 		list = append(list, &adminv1.LintFinding{

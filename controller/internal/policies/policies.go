@@ -129,6 +129,9 @@ func (k *Keeper) Undo(ctx context.Context, actor string, scope fleet.Scope, numb
 		if err != nil {
 			return err
 		}
+		if number == 0 && present.Number == 1 {
+			return fleet.Errorf(fleet.ErrNotFound, "policy %s is the first one: there is nothing to go back to", present.Name())
+		}
 		if number == 0 {
 			number = present.Number - 1
 		}

@@ -114,11 +114,12 @@ func (v commandResultView) text() string {
 	case v.Exit != 0:
 		state = fmt.Sprintf("exit code %d", v.Exit)
 	}
-	s := plain(name+": "+state) + "\n"
+	var b strings.Builder
+	b.WriteString(plain(name+": "+state) + "\n")
 	for line := range strings.Lines(v.Output) {
-		s += "    " + plain(strings.TrimRight(line, "\r\n")) + "\n"
+		b.WriteString("    " + plain(strings.TrimRight(line, "\r\n")) + "\n")
 	}
-	return s
+	return b.String()
 }
 
 // askAll asks before a command means all clients of a site or a room.
@@ -291,13 +292,13 @@ type explainView struct {
 }
 
 type explainedValueView struct {
-	Variable    string           `json:"variable"`
-	Value       string           `json:"value"`
-	Inexact     bool             `json:"inexact,omitempty"`
-	Assignments []assignmentView `json:"assignments"`
+	Variable    string              `json:"variable"`
+	Value       string              `json:"value"`
+	Inexact     bool                `json:"inexact,omitempty"`
+	Assignments []explainedLineView `json:"assignments"`
 }
 
-type assignmentView struct {
+type explainedLineView struct {
 	Scope   string `json:"scope"`
 	File    string `json:"file"`
 	Line    uint32 `json:"line"`
@@ -311,9 +312,9 @@ func viewExplain(r *adminv1.ExplainClientResponse) explainView {
 		Values: []explainedValueView{}, Remarks: append([]string{}, r.GetRemarks()...),
 	}
 	for _, e := range r.GetValues() {
-		value := explainedValueView{Variable: e.GetVariable(), Value: e.GetValue(), Inexact: e.GetInexact(), Assignments: []assignmentView{}}
+		value := explainedValueView{Variable: e.GetVariable(), Value: e.GetValue(), Inexact: e.GetInexact(), Assignments: []explainedLineView{}}
 		for _, s := range e.GetAssignments() {
-			value.Assignments = append(value.Assignments, assignmentView{Scope: s.GetScope(), File: s.GetFile(), Line: s.GetLine(), Section: s.GetSection(), Value: s.GetValue()})
+			value.Assignments = append(value.Assignments, explainedLineView{Scope: s.GetScope(), File: s.GetFile(), Line: s.GetLine(), Section: s.GetSection(), Value: s.GetValue()})
 		}
 		v.Values = append(v.Values, value)
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/hostkeys"
+	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/loginkey"
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/printer"
 	adminv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1"
 	satellitev1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
@@ -252,7 +253,7 @@ func (a *app) siteLoginKey() *cobra.Command {
 						continue
 					}
 					if v.Line == "" {
-						fmt.Fprintf(a.stderr, "note: satellite %s has not told its key yet\n", v.Satellite)
+						fmt.Fprintf(a.stderr, "note: satellite %s has told no key: %s\n", v.Satellite, orNone(v.Error))
 						continue
 					}
 					fmt.Fprintln(a.stdout, v.Line)
@@ -269,9 +270,13 @@ func (a *app) siteLoginKey() *cobra.Command {
 func viewLoginKey(s *adminv1.Satellite) loginKeyView {
 	l := s.GetStatus().GetLoginHost()
 	v := loginKeyView{Satellite: s.GetName(), State: l.GetState(), Error: l.GetError(), Users: l.GetUsers()}
-	// What a satellite tells becomes a line of a file that gives access: it must be a key and nothing else.
-	if k, err := hostkeys.Parse(l.GetPublicKey()); err == nil {
-		v.Line = "restrict " + k.Line + " ltsp-fleet-" + s.GetName()
+	if l.GetPublicKey() == "" {
+		return v
 	}
+	line, err := loginkey.Line(s.GetName(), l.GetPublicKey())
+	if err != nil {
+		v.Error = err.Error()
+	}
+	v.Line = line
 	return v
 }

@@ -63,7 +63,7 @@ func policyVersionsView(versions []*adminv1.PolicyVersion) printer.View {
 func (a *app) policy() *cobra.Command {
 	c := group("policy", "Say what clients do: ltsp.conf and the files of /etc/ltsp, for the organisation, sites and rooms",
 		a.policyList(), a.policyGet(), a.policySet(), a.policyEdit(), a.policyPlan(), a.policyApply(), a.policyDiff(), a.policyHistory(), a.policyUndo(),
-		a.policyImport())
+		a.policyImport(), policyEvalFile(a), policyLintFile(a))
 	c.Long = "A policy is a tree of files that becomes /etc/ltsp on clients, with ltsp.conf in it. The organisation, each site and each room may have one; a client gets\n" +
 		"the organisation's, over that its site's, over that its room's. Each change makes a new version; \"undo\" goes back."
 	c.Example = "  ltspctl policy import /etc/ltsp --site school1\n" +

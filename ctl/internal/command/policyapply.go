@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,7 +21,7 @@ import (
 	adminv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1"
 )
 
-type findingView struct {
+type policyFindingView struct {
 	Scope    string `json:"scope,omitempty"`
 	File     string `json:"file"`
 	Line     uint32 `json:"line,omitempty"`
@@ -30,17 +31,17 @@ type findingView struct {
 	Remedy   string `json:"remedy,omitempty"`
 }
 
-func viewFindings(findings []*adminv1.LintFinding) []findingView {
-	views := []findingView{}
+func viewFindings(findings []*adminv1.LintFinding) []policyFindingView {
+	views := []policyFindingView{}
 	for _, f := range findings {
-		views = append(views, findingView{
+		views = append(views, policyFindingView{
 			Scope: f.GetScope(), File: f.GetFile(), Line: f.GetLine(), Severity: f.GetSeverity(), Rule: f.GetRule(), Text: f.GetText(), Remedy: f.GetRemedy(),
 		})
 	}
 	return views
 }
 
-func (f findingView) String() string {
+func (f policyFindingView) String() string {
 	where := f.File
 	if f.Line > 0 {
 		where += ":" + strconv.Itoa(int(f.Line))
@@ -53,13 +54,13 @@ func (f findingView) String() string {
 }
 
 type planView struct {
-	Scope          string           `json:"scope"`
-	Files          []string         `json:"files"`
-	ClientsTotal   uint32           `json:"clients_total"`
-	ClientsChanged uint32           `json:"clients_changed"`
-	Clients        []clientPlanView `json:"clients"`
-	Findings       []findingView    `json:"findings"`
-	EvaluationS    float64          `json:"evaluation_seconds"`
+	Scope          string              `json:"scope"`
+	Files          []string            `json:"files"`
+	ClientsTotal   uint32              `json:"clients_total"`
+	ClientsChanged uint32              `json:"clients_changed"`
+	Clients        []clientPlanView    `json:"clients"`
+	Findings       []policyFindingView `json:"findings"`
+	EvaluationS    float64             `json:"evaluation_seconds"`
 }
 
 type clientPlanView struct {
@@ -93,14 +94,9 @@ func viewPlan(scope string, r *adminv1.PlanPolicyResponse) planView {
 	return v
 }
 
-// bad tells whether the plan has an error for which it would be refused.
+// bad tells whether the plan has an error for which it would be refused: other findings are for the admin to judge.
 func (v planView) bad() bool {
-	for _, f := range v.Findings {
-		if f.Severity == "error" {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(v.Findings, func(f policyFindingView) bool { return f.Rule == "syntax" })
 }
 
 // effects says when a change is in force.
@@ -258,6 +254,7 @@ func (a *app) apply(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientCo
 			return err
 		}
 		v := viewPlan(d.scope, r)
+		d.shown = true
 		if err := writePlan(a.stderr, v); err != nil {
 			return err
 		}
@@ -272,9 +269,9 @@ func (a *app) apply(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientCo
 }
 
 type appliedView struct {
-	Version  policyVersionView `json:"version"`
-	Created  bool              `json:"created"`
-	Findings []findingView     `json:"findings"`
+	Version  policyVersionView   `json:"version"`
+	Created  bool                `json:"created"`
+	Findings []policyFindingView `json:"findings"`
 }
 
 func (a *app) applyNow(ctx context.Context, conn *grpc.ClientConn, d *draft) error {
@@ -283,7 +280,7 @@ func (a *app) applyNow(ctx context.Context, conn *grpc.ClientConn, d *draft) err
 		return err
 	}
 	v := appliedView{Version: viewPolicyVersion(r.GetVersion()), Created: r.GetCreated(), Findings: viewFindings(r.GetFindings())}
-	if a.output == string(printer.Table) {
+	if a.output == string(printer.Table) && !d.shown {
 		for _, f := range v.Findings {
 			fmt.Fprintln(a.stderr, f)
 		}
@@ -492,6 +489,7 @@ func (a *app) review(ctx context.Context, cmd *cobra.Command, conn *grpc.ClientC
 			return false, err
 		}
 		v := viewPlan(d.scope, r)
+		d.shown = true
 		if err := writePlan(a.stderr, v); err != nil {
 			return false, err
 		}

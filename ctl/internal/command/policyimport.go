@@ -44,7 +44,7 @@ func (a *app) policyImport() *cobra.Command {
 			if tree.Conf() == nil {
 				return invalidError{fmt.Errorf("%s holds no %s", args[0], policy.ConfName)}
 			}
-			v := importView{Scope: level, Files: len(tree), Remarks: append([]ltspimport.Remark{}, ltspimport.Review(tree, differs)...)}
+			v := importView{Scope: level, Files: len(tree), Remarks: append([]ltspimport.Remark{}, ltspimport.Review(tree)...)}
 			for _, text := range lost {
 				v.Remarks = append(v.Remarks, ltspimport.Remark{File: args[0], Text: text})
 			}
@@ -77,6 +77,7 @@ func (a *app) finishImport(ctx context.Context, conn *grpc.ClientConn, d *draft,
 	for _, r := range v.Remarks {
 		fmt.Fprintln(a.stderr, remarkText(r))
 	}
+	d.shown = true
 	if err := writePlan(a.stderr, v.Plan); err != nil {
 		return err
 	}
@@ -105,6 +106,3 @@ func remarkText(r ltspimport.Remark) string {
 	}
 	return plain(s)
 }
-
-// differs says how a parameter of ltsp.conf works differently here; "" if it does not.
-func differs(string) string { return "" }

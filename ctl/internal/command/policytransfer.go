@@ -68,6 +68,7 @@ type draft struct {
 	note    string
 	basedOn uint64
 	tree    policy.Tree
+	shown   bool // the admin has seen the findings, or the configurations are as they were
 }
 
 // send hands the header and the archive's pieces of a draft to a stream. It ends early if the controller has ended it: its answer says why.

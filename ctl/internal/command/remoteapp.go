@@ -96,7 +96,7 @@ func (a *app) remoteappAdd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				d := &draft{scope: level, note: "remote application " + app.Name, basedOn: number}
+				d := &draft{scope: level, note: "remote application " + app.Name, basedOn: number, shown: true}
 				if d.tree, _, err = withFile(tree, f); err != nil {
 					return err
 				}
@@ -136,7 +136,8 @@ func (a *app) remoteappRemove() *cobra.Command {
 				if _, ok := tree.Find(path); !ok {
 					return notFound("the policy of %s has no remote application %s", level, args[0])
 				}
-				return a.applyNow(ctx, conn, &draft{scope: level, note: "without remote application " + args[0], basedOn: number, tree: tree.Remove(path)})
+				d := &draft{scope: level, note: "without remote application " + args[0], basedOn: number, shown: true, tree: tree.Remove(path)}
+				return a.applyNow(ctx, conn, d)
 			})
 		},
 	}

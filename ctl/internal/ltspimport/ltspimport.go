@@ -1,5 +1,6 @@
-// Package ltspimport tells what of an LTSP server's /etc/ltsp will be different on clients of the fleet, and why. It is pure: a tree in, remarks out. Only
-// ltspctl uses it.
+// Package ltspimport tells what of an LTSP server's /etc/ltsp will be different on clients of the fleet, and why: where it comes from the server, what
+// its passwords were worth, what takes the place of live data. What single parameters do differently, lint says (internal/ltsplint). It is pure: a tree in,
+// remarks out. Only ltspctl uses it.
 package ltspimport
 
 import (
@@ -23,15 +24,12 @@ type Remark struct {
 	Do   string `json:"do,omitempty"`   // what the admin should do; empty if nothing
 }
 
-// Parameter says of a parameter of ltsp.conf how clients here differ from LTSP's; "" if they do not, or if nothing is known of it.
-type Parameter func(name string) (differs string)
-
 // Review looks at all of a tree. Remarks come in the order of files and lines.
-func Review(tree policy.Tree, differs Parameter) []Remark {
+func Review(tree policy.Tree) []Remark {
 	var remarks []Remark
 	for _, f := range tree {
 		if f.Kind == policy.Regular && policy.IsConf(f.Path) {
-			remarks = append(remarks, reviewConf(f, differs)...)
+			remarks = append(remarks, reviewConf(f)...)
 		}
 		remarks = append(remarks, reviewFile(f)...)
 	}
@@ -42,7 +40,7 @@ func Review(tree policy.Tree, differs Parameter) []Remark {
 // assignment recognises VAR=value wherever the shell would, one a line; LTSP's "VAR = value" too.
 var assignment = regexp.MustCompile(`^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)$`)
 
-func reviewConf(f policy.File, differs Parameter) []Remark {
+func reviewConf(f policy.File) []Remark {
 	conf, err := ltspconf.Parse(f.Content)
 	if err != nil {
 		return []Remark{{File: f.Path, What: "syntax", Text: err.Error(), Do: "mend it: it would be refused"}}
@@ -56,7 +54,7 @@ func reviewConf(f policy.File, differs Parameter) []Remark {
 			continue
 		}
 		at.What = m[1]
-		remarks = append(remarks, reviewVariable(at, m[2], serverOnly(conf, i+1), differs)...)
+		remarks = append(remarks, reviewVariable(at, m[2], serverOnly(conf, i+1))...)
 	}
 	return remarks
 }
@@ -67,7 +65,7 @@ func serverOnly(conf *ltspconf.File, line int) bool {
 	return i >= 0 && conf.Sections[i].Name == "server"
 }
 
-// ruleFor is what is known of parameters beyond their own differences.
+// ruleFor is what an admin who comes from LTSP must know of parameters.
 type ruleFor struct {
 	names    []string // ending with _ it is a family
 	text, do string
@@ -91,29 +89,23 @@ func (r *ruleFor) fits(name string) bool {
 // serverHook matches hooks of applets that run on LTSP's server only.
 var serverHook = regexp.MustCompile(`^(PRE|POST)_(DNSMASQ|IMAGE|INFO|INITRD|IPXE|KERNEL|NFS)_`)
 
-func reviewVariable(at Remark, value string, server bool, differs Parameter) []Remark {
+func reviewVariable(at Remark, value string, server bool) []Remark {
 	var remarks []Remark
 	add := func(text, do string) {
 		r := at
 		r.Text, r.Do = text, do
 		remarks = append(remarks, r)
 	}
-	hook := serverHook.MatchString(at.What) && !strings.Contains(at.What, "_INITRD_BOTTOM_")
 	switch {
-	case hook:
+	case serverHook.MatchString(at.What) && !strings.Contains(at.What, "_INITRD_BOTTOM_"):
 		add("a hook of LTSP's server: nothing runs it here", "do by other means what it did, and take it out")
 	case server:
 		add("it stands in [server], which no client reads; there is no LTSP server that would", "take it out, or move it to [clients] if clients shall have it")
 	}
-	known := hook || server
 	for _, r := range rules {
 		if r.fits(at.What) {
-			known = true
 			add(r.text, r.do)
 		}
-	}
-	if text := differs(at.What); text != "" && !known {
-		add(text, "")
 	}
 	return append(remarks, reviewShell(at, value)...)
 }
