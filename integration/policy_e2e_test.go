@@ -180,3 +180,24 @@ func command(t *testing.T, s *school.School, vm *testvm.VM, address string) {
 	}
 	ask(t, vm, question{"what was pending is done", `grep -c 'size=2m' /etc/fstab`, `1`})
 }
+
+// TestImageToRAM boots a PC that copies its image into memory, and takes the satellite away.
+func TestImageToRAM(t *testing.T) {
+	s := open(t, "e2eram", school.Opening{})
+	conf := "[52:54:00:67:01:0b]\nIMAGE_TO_RAM=1\n"
+	mustDo(t, s, "policy", "apply", writeTree(t, map[string]string{"ltsp.conf": conf}), "--org", "--yes")
+	vm, client := boot(t, s, testvm.Machine{Name: "ram", MAC: mac("0b"), MemoryMiB: 768})
+	if client.Report.NBD {
+		t.Errorf("it has a root connection: %+v", client.Report)
+	}
+	ask(t, vm,
+		question{"the root is read from a loop device", `ls /sys/block/dm-0/slaves`, `loop[0-9]+`},
+		question{"no keeper", `cat /proc/[0-9]*/cmdline 2>/dev/null | grep -c -a '@[l]tsp-keeper'`, `0`},
+		question{"the NBD device is free", `cat /sys/block/nbd0/size`, `0`},
+	)
+	if err := s.Kill9("sat1"); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, vm, question{"all files can be read without a satellite",
+		`echo 3 > /proc/sys/vm/drop_caches; find / -xdev -type f -exec cat {} + 2>/dev/null | wc -c | sed 's/^[0-9]\{8,\}$/whole/'`, `whole`})
+}

@@ -19,6 +19,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/step"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/testtree"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspparam"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/policy"
 )
 
@@ -310,5 +311,30 @@ func TestReapplyTriesAgain(t *testing.T) {
 	result, err := Reapply(t.Context(), config(root), result)
 	if err != nil || len(result.Failures) > 0 || !slices.Contains(result.Ran, "config_hosts") {
 		t.Errorf("%v, %v, ran %v", err, result.Failures, result.Ran)
+	}
+}
+
+// TestParametersSayWhenTheyTakeEffect holds what the table of parameters promises to what the steps do.
+func TestParametersSayWhenTheyTakeEffect(t *testing.T) {
+	t.Parallel()
+	compared := 0
+	for _, p := range ltspparam.All() {
+		if p.Support == ltspparam.No || !strings.Contains(p.Applet, Init) || strings.Contains(p.Applet, InitrdBottom) {
+			continue
+		}
+		name := p.Name
+		if p.Family {
+			name += "1_X"
+		}
+		live, reboot := Affected(nil, map[string]string{name: "x"})
+		switch {
+		case p.Effect == ltspparam.Live && len(reboot) == 0 && len(live) > 0, p.Effect == ltspparam.Reboot && len(reboot) > 0:
+			compared++
+		case p.Effect == ltspparam.Live || p.Effect == ltspparam.Reboot:
+			t.Errorf("%s takes effect %q by the table; live %v, reboot %v", name, p.Effect, live, reboot)
+		}
+	}
+	if compared < 30 {
+		t.Errorf("only %d parameters were compared", compared)
 	}
 }

@@ -23,7 +23,9 @@ type Config struct {
 	// Facts are the client's. Server is set from the state.
 	Facts  step.Facts
 	System step.System
-	Log    *slog.Logger
+	// Between is called by Boot when initrd-bottom is done, with all variables; nil does nothing.
+	Between func(ctx context.Context, values map[string]string) error
+	Log     *slog.Logger
 }
 
 // StopError is why a boot must not go on: LTSP stops there too.
@@ -64,6 +66,11 @@ func Boot(ctx context.Context, cfg Config, state *policy.State) (result applet.R
 		cfg.remark(result)
 		if len(result.Failures) > 0 {
 			return result, &StopError{Applet: name, Failures: result.Failures, Shell: result.DebugShell}
+		}
+		if name == applet.InitrdBottom && cfg.Between != nil {
+			if err := cfg.Between(ctx, result.Final); err != nil {
+				return result, err
+			}
 		}
 	}
 	return result, nil

@@ -134,14 +134,15 @@ func (b *boot) startKeeper(targets []nbdclient.Target, monitor *nbdlink.Monitor)
 	if err := copyFile("/proc/self/exe", agent, 0o755); err != nil {
 		return err
 	}
-	if err := copyFile(agentproto.BootConfigPath, filepath.Join(rundir.Dir, rundir.BootConfig), 0o600); err != nil {
-		return err
-	}
-	pid, err := keeper.Start(agent, keeper.Settings{Device: b.device, Targets: targets, Current: b.current}, monitor)
+	err := copyFile(agentproto.BootConfigPath, filepath.Join(rundir.Dir, rundir.BootConfig), 0o600)
 	if err != nil {
 		return err
 	}
-	b.log.Debug("keeper runs", "pid", pid)
+	b.keeper, err = keeper.Start(agent, keeper.Settings{Device: b.device, Targets: targets, Current: b.current}, monitor)
+	if err != nil {
+		return err
+	}
+	b.log.Debug("keeper runs", "pid", b.keeper)
 	return nil
 }
 

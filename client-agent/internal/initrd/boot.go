@@ -57,10 +57,12 @@ type boot struct {
 	device  nbdlink.Device // nbd
 	current string
 	root    string // block device with the image: nbd or verity
+	keeper  int    // its process
 
 	hostname string // root
 
 	noPolicy string // why there is none; empty if there is
+	inRAM    bool   // the image is in memory, satellites are not needed for it
 }
 
 // Main boots the PC. It runs as process 1 and returns only if even rebooting is not possible.

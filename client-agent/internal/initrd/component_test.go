@@ -40,3 +40,56 @@ func TestRemoveTreeStopsAtMounts(t *testing.T) {
 		t.Errorf("the tree around it is there: %v", err)
 	}
 }
+
+// TestEnterRoot mounts something in a root as a hook could, and looks where it is afterwards.
+func TestEnterRoot(t *testing.T) {
+	dir := t.TempDir()
+	run, root := filepath.Join(dir, "run"), filepath.Join(dir, "newroot")
+	for _, m := range []mount{{"tmpfs", run, "tmpfs", 0, "size=1M"}, {"tmpfs", root, "tmpfs", 0, "size=1M"}} {
+		if err := m.do(); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Unmount(m.target, unix.MNT_DETACH)
+	}
+	leave, err := enterRoot(root, []string{run})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := filepath.Join(root, run)
+	if err := (mount{"tmpfs", filepath.Join(inside, "hook"), "tmpfs", 0, "size=1M"}).do(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(inside, "hook", "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := leave(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(run, "hook", "file")); err != nil {
+		t.Errorf("what was mounted is gone: %v", err)
+	}
+	if left, err := os.ReadDir(inside); err != nil || len(left) != 0 {
+		t.Errorf("left in the root: %v, %v", left, err)
+	}
+	// A mount whose parent is shared could not be moved to the new root.
+	if err := unix.Mount(run, inside, "", unix.MS_MOVE, ""); err != nil {
+		t.Errorf("it cannot be moved: %v", err)
+	}
+	defer unix.Unmount(inside, unix.MNT_DETACH)
+}
+
+// TestEnterRootGivesUp leaves nothing mounted where a directory is missing.
+func TestEnterRootGivesUp(t *testing.T) {
+	dir := t.TempDir()
+	run, root := filepath.Join(dir, "run"), filepath.Join(dir, "newroot")
+	if err := (mount{"tmpfs", run, "tmpfs", 0, "size=1M"}).do(); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(run, unix.MNT_DETACH)
+	if _, err := enterRoot(root, []string{run, filepath.Join(dir, "none")}); err == nil {
+		t.Fatal("no error")
+	}
+	if err := os.Remove(filepath.Join(root, run)); err != nil {
+		t.Errorf("still mounted: %v", err)
+	}
+}

@@ -36,11 +36,11 @@ func (b *boot) policy(ctx context.Context) error {
 		b.noPolicy = "booted without a policy: " + err.Error()
 		b.log.Warn("no policy, the boot goes on without", "err", err)
 	}
-	leave, err := enterRoot()
+	leave, err := enterRoot(newRoot, switchMounts)
 	if err != nil {
 		return err
 	}
-	result, err := enforce.Boot(ctx, enforce.Config{Root: newRoot, Facts: b.facts(), System: kernel{}, Log: b.log}, state)
+	result, err := enforce.Boot(ctx, enforce.Config{Root: newRoot, Facts: b.facts(), System: kernel{}, Between: b.imageToRAM, Log: b.log}, state)
 	if err := errors.Join(err, leave()); err != nil {
 		return b.blameVerity(err)
 	}
@@ -97,19 +97,19 @@ func (b *boot) facts() step.Facts {
 	return f
 }
 
-// enterRoot gives the new root the kernel's file systems, for the scripts that run in it. What they mount there stays mounted when leave has taken them
-// away again.
-func enterRoot() (leave func() error, err error) {
+// enterRoot binds directories into a root, for the scripts that run in it. What they mount there stays mounted in the directories when leave has taken
+// them away again.
+func enterRoot(root string, dirs []string) (leave func() error, err error) {
 	var done []string
 	leave = func() error {
 		var list []error
 		for _, dir := range done {
-			list = append(list, detach(dir))
+			list = append(list, detach(root, dir))
 		}
 		return errors.Join(list...)
 	}
-	for _, dir := range switchMounts {
-		inside := filepath.Join(newRoot, dir)
+	for _, dir := range dirs {
+		inside := filepath.Join(root, dir)
 		if err := os.MkdirAll(inside, 0o755); err != nil {
 			return nil, errors.Join(err, leave())
 		}
@@ -125,9 +125,9 @@ func enterRoot() (leave func() error, err error) {
 	return leave, nil
 }
 
-// detach takes a directory away from the new root, and the mounts below it from there only.
-func detach(dir string) error {
-	inside := filepath.Join(newRoot, dir)
+// detach takes a directory away from a root, and the mounts below it from there only.
+func detach(root, dir string) error {
+	inside := filepath.Join(root, dir)
 	for _, d := range []string{inside, dir} {
 		if err := unix.Mount("", d, "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("make %s private: %w", d, err)

@@ -83,7 +83,7 @@ func (b *boot) saveState() error {
 	hello := b.hello()
 	return rundir.Write(dir, rundir.Boot, rundir.BootState{
 		MAC: hello.MAC, UUID: hello.UUID, NIC: b.nic.Name, Addr: b.addr.String(), Hostname: b.hostname,
-		DHCPServer: b.dhcpServer, Timeline: b.timeline, NoPolicy: b.noPolicy,
+		DHCPServer: b.dhcpServer, Timeline: b.timeline, NoPolicy: b.noPolicy, InRAM: b.inRAM,
 	})
 }
 

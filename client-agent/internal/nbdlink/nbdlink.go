@@ -19,6 +19,7 @@ const (
 	version    = 1
 
 	cmdConnect     = 1
+	cmdDisconnect  = 2
 	cmdReconfigure = 3
 	cmdLinkDead    = 4
 
@@ -86,6 +87,16 @@ func (l *Link) Connect(d Device, sock *os.File) error {
 // lives, the kernel ignores the new one and says nothing.
 func (l *Link) Reconfigure(d Device, sock *os.File) error {
 	return l.request(cmdReconfigure, d, sock)
+}
+
+// Disconnect ends the connection of a device that nothing uses any more; the kernel gives it back.
+func (l *Link) Disconnect(index uint32) error {
+	var a netlink.Attrs
+	a.Uint32(attrIndex, index)
+	if _, err := l.exec.Execute(l.family.ID, 0, netlink.Generic(cmdDisconnect, version, a.Bytes())); err != nil {
+		return fmt.Errorf("nbd device %d: disconnect: %w", index, err)
+	}
+	return nil
 }
 
 func (l *Link) request(command uint8, d Device, sock *os.File) error {

@@ -103,6 +103,17 @@ func TestReconfigureLeavesGeometryOut(t *testing.T) {
 	}
 }
 
+func TestDisconnect(t *testing.T) {
+	t.Parallel()
+	command, attrs, _ := request(t, func(l *Link, _ *os.File) error { return l.Disconnect(3) })
+	if index, _ := attrs[attrIndex].Uint32(); command != cmdDisconnect || index != 3 || len(attrs) != 1 {
+		t.Errorf("command %d of %v", command, attrs)
+	}
+	if err := (&Link{exec: &driver{err: unix.EINVAL}}).Disconnect(3); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("got %v, want the kernel's error", err)
+	}
+}
+
 func TestRequestErrors(t *testing.T) {
 	t.Parallel()
 	l := &Link{exec: &driver{err: unix.EBUSY}}

@@ -29,7 +29,9 @@ type Facts struct {
 	// Keeper is nil if its state cannot be read; KeeperRuns tells whether its process is there.
 	Keeper     *rundir.KeeperState
 	KeeperRuns bool
-	Overlay    agentproto.Fill
+	// InRAM tells that there is no root connection, because the image is in memory.
+	InRAM   bool
+	Overlay agentproto.Fill
 	// LeaseProblem is empty if the address is ours.
 	LeaseProblem string
 	// NoPolicy says why the client has no policy; empty if it has one.
@@ -92,6 +94,8 @@ func isStarting(word string) bool { return word == "" || word == "initializing" 
 
 func connectionReasons(f Facts) []string {
 	switch {
+	case f.InRAM:
+		return nil
 	case f.Keeper == nil || !f.KeeperRuns:
 		return []string{"the keeper of the root connection does not run: the PC stops when its satellite does"}
 	case !f.Keeper.Connected:

@@ -44,6 +44,8 @@ func TestJudge(t *testing.T) {
 		{"no connection", func(f *Facts) { f.Keeper.Connected = false }, Degraded, []string{"no connection to a satellite for 1m30s"}},
 		{"no connection, with a reason", func(f *Facts) { f.Keeper.Connected, f.Keeper.Error = false, "refused" },
 			Degraded, []string{"no connection to a satellite for 1m30s: refused"}},
+		{"image in memory", func(f *Facts) { f.InRAM, f.Keeper, f.KeeperRuns = true, nil, false }, Healthy, nil},
+		{"no policy", func(f *Facts) { f.NoPolicy = "booted without a policy: away" }, Degraded, []string{"booted without a policy: away"}},
 		{"keeper died", func(f *Facts) { f.KeeperRuns = false }, Degraded,
 			[]string{"the keeper of the root connection does not run: the PC stops when its satellite does"}},
 		{"keeper never ran", func(f *Facts) { f.Keeper = nil }, Degraded,

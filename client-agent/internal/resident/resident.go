@@ -237,11 +237,11 @@ func (a *Agent) judge() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.overlay = overlay
-	if keeper != nil {
+	if keeper != nil && !a.cfg.State.InRAM {
 		a.keeper = keeper
 	}
 	state, reasons := Judge(Facts{
-		System: a.system, Keeper: keeper, KeeperRuns: runs, Overlay: overlay, LeaseProblem: a.lease.Problem, NoPolicy: noPolicy, Now: now,
+		System: a.system, Keeper: keeper, KeeperRuns: runs, InRAM: a.cfg.State.InRAM, Overlay: overlay, LeaseProblem: a.lease.Problem, NoPolicy: noPolicy, Now: now,
 	})
 	reasons = clipReasons(reasons)
 	if state == a.state && sameReasons(reasons, a.reasons) {
@@ -273,6 +273,9 @@ func (a *Agent) announceLocked() {
 }
 
 func (a *Agent) satelliteLocked() string {
+	if a.cfg.State.InRAM {
+		return "none" // it is not needed for the root
+	}
 	if a.keeper == nil {
 		return "unknown"
 	}

@@ -40,6 +40,8 @@ type BootState struct {
 	Timeline   []agentproto.Step `json:"timeline"`
 	// NoPolicy says why the boot went on without a policy; empty if it had one.
 	NoPolicy string `json:"no_policy,omitempty"`
+	// InRAM tells that the image lies in memory: there is no root connection and no keeper.
+	InRAM bool `json:"in_ram,omitempty"`
 }
 
 // KeeperState is what the keeper knows of the root connection.
