@@ -197,18 +197,20 @@ func (c *call) set() {
 }
 
 // setArgs gives the frame new arguments. Frames are copied down the tree, so what changes is the slice that all of them share.
-func (c *call) setArgs(args []string) { *c.f.args = slices.Clone(args) }
+func (c *call) setArgs(args []string) {
+	*c.f.args = arguments{list: slices.Clone(args), unknown: c.r.dirty}
+}
 
 func (c *call) shift() {
 	n := 1
 	if len(c.args) > 0 {
 		n, _ = strconv.Atoi(c.args[0])
 	}
-	if n < 0 || n > len(*c.f.args) {
+	if n < 0 || n > len(c.f.args.list) {
 		c.r.setStatus(2, false)
 		return
 	}
-	c.setArgs((*c.f.args)[n:])
+	c.f.args.list = c.f.args.list[n:]
 }
 
 // read takes a line of a here-document or a pipe.

@@ -87,6 +87,7 @@ func TestWhatOnlyTheClientKnows(t *testing.T) {
 		"cat file":           {"A=$(cat </etc/shadow)", []string{"A~="}, "is not opened"},
 		"dependent":          {"A=$(hostname)\nB=x$A\nC=${B#x}\nD=1", []string{"A~=", "B~=x", "C~=", "D=1"}, ""},
 		"pipe":               {"A=$(echo x | sed s/x/y/)", []string{"A~="}, `command "sed"`},
+		"arguments":          {"f() { A=$1; shift; B=$#; set -- x; C=$1; }\nf $(hostname) y", []string{"A~=y", "B~=0", "C=x"}, ""},
 		"through read":       {"A=$(hostname | { read b; echo $b; })", []string{"A~="}, ""},
 		"test":               {"A=1\n[clients]\ntest -f /x && A=2\nB=1", []string{"A~=1", "B=1"}, "test -f /x is only known to the client"},
 		"not taken":          {"if test -e /x; then A=1; else B=2; fi\nC=3", []string{"B~=2", "C=3"}, "whether A is set hangs on"},

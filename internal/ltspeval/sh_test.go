@@ -24,6 +24,7 @@ func bySh(t *testing.T, text string, s ltspconf.Subject, names []string) map[str
 	}
 	cmd := exec.CommandContext(t.Context(), "/bin/sh")
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
+	cmd.Dir = t.TempDir() // so that no word is a file's name
 	cmd.Stdin = strings.NewReader(script)
 	out, err := cmd.Output()
 	if err != nil {

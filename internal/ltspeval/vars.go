@@ -43,10 +43,17 @@ const (
 	ctlExit
 )
 
+// arguments are $1 and so on, which all frames of a function share.
+type arguments struct {
+	list []string
+	// unknown says that they hang on something that only the client knows.
+	unknown bool
+}
+
 // frame is where a command stands.
 type frame struct {
 	unit *unit
-	args *[]string
+	args *arguments
 	// locals holds what local has hidden; nil outside functions.
 	locals map[string]*variable
 	inLoop int
@@ -261,7 +268,7 @@ func (r *run) isGuard(name string) bool {
 func (r *run) load(u *unit) {
 	r.last = u
 	if u.funcs == nil {
-		r.block(u.stmts, frame{unit: u, args: &[]string{}})
+		r.block(u.stmts, frame{unit: u, args: &arguments{}})
 		r.loaded++
 		return
 	}
@@ -333,7 +340,7 @@ func (r *run) maybeName(f frame, pos syntax.Pos, name string) {
 }
 
 // subshell runs fn with a copy of all that it can change.
-func (r *run) subshell(fn func()) {
+func (r *run) subshell(f frame, fn func(f frame)) {
 	vars, funcs, memory := r.vars, r.funcs, r.memory
 	r.vars = make(map[string]*variable, len(vars))
 	for name, v := range vars {
@@ -342,12 +349,14 @@ func (r *run) subshell(fn func()) {
 		r.vars[name] = &c
 	}
 	r.funcs = maps.Clone(funcs)
-	r.step(1 + (len(vars)+len(funcs))/8)
+	r.step(1 + (len(vars)+len(funcs))/2)
 	r.depth++
 	if r.depth > r.limits.Depth {
 		r.limit("commands nest more than %d deep", r.limits.Depth)
 	} else {
-		fn()
+		args := *f.args
+		f.args, f.locals = &args, maps.Clone(f.locals)
+		fn(f)
 	}
 	r.depth--
 	r.vars, r.funcs, r.memory = vars, funcs, memory
@@ -380,5 +389,5 @@ func (r *run) kernel(cmdline string) {
 		r.fail(err)
 		return
 	}
-	r.block(stmts, frame{args: &[]string{}, unit: &unit{source: s, fixedLine: 1, section: ltspconf.Unnamed, mapped: mapped}})
+	r.block(stmts, frame{args: &arguments{}, unit: &unit{source: s, fixedLine: 1, section: ltspconf.Unnamed, mapped: mapped}})
 }
