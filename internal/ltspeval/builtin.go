@@ -207,7 +207,8 @@ func (c *call) shift() {
 		n, _ = strconv.Atoi(c.args[0])
 	}
 	if n < 0 || n > len(c.f.args.list) {
-		c.r.setStatus(2, false)
+		c.r.remark(c.f, c.pos, "there are not so many arguments to shift; dash ends here")
+		c.r.exit()
 		return
 	}
 	c.f.args.list = c.f.args.list[n:]
@@ -238,7 +239,7 @@ func (c *call) read() {
 		}
 		var value string
 		if i == len(args)-1 {
-			value = trimIFS(line, ifs)
+			value = lastField(line, ifs)
 		} else {
 			value, line = cutIFS(line, ifs)
 		}
@@ -279,7 +280,13 @@ func white(ifs string) string {
 	return w.String()
 }
 
-func trimIFS(s, ifs string) string { return strings.Trim(s, white(ifs)) }
+// lastField is what the last variable of read gets: the rest of the line, without the separator behind it if there is only one field.
+func lastField(s, ifs string) string {
+	if field, rest := cutIFS(s, ifs); rest == "" {
+		return field
+	}
+	return strings.Trim(s, white(ifs))
+}
 
 // cutIFS takes the first field off a line.
 func cutIFS(s, ifs string) (field, rest string) {

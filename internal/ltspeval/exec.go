@@ -163,7 +163,9 @@ func (r *run) ifClause(c *syntax.IfClause, f frame) {
 			r.block(c.Then, f)
 			return
 		}
-		r.setStatus(0, false)
+		if c.Else == nil {
+			r.setStatus(0, false)
+		}
 	}
 }
 
@@ -292,7 +294,9 @@ func (r *run) call(c *syntax.CallExpr, f frame) {
 	if len(args) == 0 {
 		r.substituted = false
 		r.assigns(c.Assigns, f)
-		if !r.substituted {
+		if r.substituted {
+			r.setStatus(r.subStatus, r.subUnsure)
+		} else {
 			r.setStatus(0, false)
 		}
 		return

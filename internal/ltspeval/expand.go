@@ -517,10 +517,15 @@ func (s *splitter) split(t string) {
 // substitute runs $(...).
 func (r *run) substitute(c *syntax.CmdSubst, f frame) string {
 	text, unknown := "", false
-	dirty := r.dirty
-	r.setStatus(0, false)
+	dirty, status, unsure := r.dirty, r.status, r.unsure
+	if len(c.Stmts) == 0 {
+		r.setStatus(0, false)
+	}
 	r.subshell(f, func(f frame) { text, unknown = r.capture(func() { r.block(c.Stmts, f) }) })
-	r.dirty, r.substituted = dirty || unknown, true
+	r.dirty = dirty || unknown
+	// $? in the same command still means the command before.
+	r.substituted, r.subStatus, r.subUnsure = true, r.status, r.unsure
+	r.setStatus(status, unsure)
 	return strings.TrimRight(text, "\n")
 }
 

@@ -1,6 +1,7 @@
 package ltspeval
 
 import (
+	"errors"
 	"flag"
 	"math/rand/v2"
 	"strings"
@@ -22,7 +23,7 @@ func (g *generator) pick(options ...string) string { return options[g.IntN(len(o
 func (g *generator) name() string { return g.pick("A", "B", "C", "D", "E", "HOSTNAME") }
 
 func (g *generator) text() string {
-	return g.pick("", "a", "b c", " x", "y ", "a:b", "::", "1", "07", "a*c", "pc01", "[ab]", "x-y", "é", "a/b/c", "\t", "!", "~", "a]", "--", "=")
+	return g.pick("", "a", "b c", " x", "y ", "a:b", "::", "1", "07", "a*c", "pc01", "x[ab]", "x-y", "é", "a/b/c", "\t", "!", "~", "a]", "--", "=")
 }
 
 func (g *generator) quoted() string {
@@ -122,6 +123,8 @@ func (g *generator) command() string {
 	case 4:
 		return " set -- " + g.word() + " " + g.word() + "\n " + g.name() + "=\"$#$" + g.pick("*", "1", "2") + "\"\n"
 	case 5:
+		g.depth += 4
+		defer func() { g.depth -= 4 }()
 		return " read -r " + g.name() + " " + g.name() + " <<EOF\n" + g.text() + g.expansion() + " " + g.text() + "\nEOF\n"
 	case 6:
 		return " " + g.condition() + g.pick(" && ", " || ") + strings.TrimLeft(g.command(), " ")
@@ -167,6 +170,9 @@ func TestAgreesWithShAtRandom(t *testing.T) {
 		text := g.program()
 		s := ltspconf.Subject{MAC: "52:54:00:00:00:01", IP: "10.0.0.21", Hostname: "pc01", Applet: "init"}
 		res, err := Evaluate(t.Context(), Input{Sources: []Source{{File: "ltsp.conf", Text: []byte(text)}}, Subject: s})
+		if errors.Is(err, ErrLimit) {
+			continue // functions that call each other
+		}
 		if err != nil {
 			t.Errorf("seed %d: %v\n%s", seed, err, text)
 			continue

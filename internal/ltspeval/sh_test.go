@@ -28,7 +28,7 @@ func bySh(t *testing.T, text string, s ltspconf.Subject, names []string) map[str
 	cmd.Stdin = strings.NewReader(script)
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("sh: %v", err)
+		t.Fatalf("sh: %v\n%s", err, text)
 	}
 	values := make(map[string]string)
 	for v := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {

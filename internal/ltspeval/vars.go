@@ -83,14 +83,17 @@ type run struct {
 	before       int
 	beforeUnsure bool
 	isClient     bool
-	substituted  bool             // a $(...) ran, so the status is its
-	dirty        bool             // the expansion going on used something inexact
-	doubt        int              // depth of branches that hang on something inexact
-	out          *strings.Builder // nil where output goes nowhere
-	unknown      bool             // what went to out is not all
-	stdin        *input
-	remarks      []string
-	ran          []string
+	// substituted says that a $(...) ran in a command, with subStatus.
+	substituted bool
+	subStatus   int
+	subUnsure   bool
+	dirty       bool             // the expansion going on used something inexact
+	doubt       int              // depth of branches that hang on something inexact
+	out         *strings.Builder // nil where output goes nowhere
+	unknown     bool             // what went to out is not all
+	stdin       *input
+	remarks     []string
+	ran         []string
 }
 
 // input is what read and cat get.
