@@ -27,6 +27,7 @@ const inLab = "LTSP_TEST_IN_LAB"
 const (
 	hostAddr   = "127.0.0.2" // "server"
 	secondAddr = "127.0.0.3" // "second"
+	clientAddr = "127.0.0.4"
 	silentAddr = "192.0.2.9" // "silent": nothing answers, not even with a refusal
 )
 
