@@ -151,6 +151,7 @@ func TestPolicyAndCommandsReachTheClient(t *testing.T) {
 	b := joined(t, c)
 	b.start()
 	b.until("the version", verified(1))
+	b.until("the policy", func(s health.Status) bool { return s.Policy.Levels == 2 && s.Policy.Missing == 0 })
 	token := b.token()
 	scopes, state := b.layers(token)
 	if got := strings.Join(scopes, ", "); got != "organisation@1 A=1, room/hill/r1@1 A=2" || len(state.Commands) != 1 {
