@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspconf"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspeval"
@@ -70,7 +71,9 @@ type file struct {
 	lines   [][]byte
 	earlier []*file
 	// tree is nil when the text is no shell.
-	tree     *tree
+	tree *tree
+	// looked are the names that nearest has looked at.
+	looked   map[string]bool
 	findings []Finding
 }
 
@@ -86,7 +89,7 @@ func open(s ltspeval.Source, layer int) (*file, []Finding) {
 	if confErr != nil {
 		return nil, fatal
 	}
-	f := &file{source: s, layer: layer, conf: conf, lines: bytes.Split(s.Text, []byte("\n"))}
+	f := &file{source: s, layer: layer, conf: conf, lines: bytes.Split(s.Text, []byte("\n")), looked: make(map[string]bool)}
 	if err == nil {
 		f.tree = read(conf)
 	}
@@ -111,6 +114,7 @@ func (f *file) lint() {
 	if f.tree != nil {
 		f.commands()
 		f.assignments()
+		f.twice()
 		f.endings()
 	}
 }
@@ -140,9 +144,21 @@ func (f *file) carriageReturns() {
 // Rule is what a rule is called and what it finds.
 type Rule struct{ Name, Summary string }
 
+// Markdown is the table of all rules for docs/ltsp.conf.md.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString("| rule | finds |\n|---|---|\n")
+	for _, r := range Rules() {
+		b.WriteString("| `" + r.Name + "` | " + strings.ReplaceAll(r.Summary, "|", `\|`) + " |\n")
+	}
+	return b.String()
+}
+
 // Rules lists all rules, sorted by name.
 func Rules() []Rule {
 	return []Rule{
+		{"assigned-twice", "a parameter has a value twice in one section; the first is lost"},
+		{"autologin-form", "AUTOLOGIN is a user's name, not a switch"},
 		{"carriage-return", "Windows line ends: each value gets a carriage return at its end"},
 		{"character-class", "[pc0[1-3]]: LTSP deletes brackets in a section's name, so there are no classes"},
 		{"cidr", "[10.0.0.0/24]: a section's name is a pattern for the address, not a network"},
@@ -163,6 +179,7 @@ func Rules() []Rule {
 		{"include-unknown", "INCLUDE of a section that is not there"},
 		{"initrd-hook", "a hook of initrd-bottom in [server] or [common], which LTSP also runs on its server"},
 		{"last-command", "the last command of a section can fail, which LTSP takes for an error at start"},
+		{"ltsp5", "a parameter of LTSP 5, which later versions do not know"},
 		{"mac-form", "a section looks like a MAC address that no client can have"},
 		{"mac-only", "LTSP reads the parameter only from [server], [common] and sections of a whole MAC address"},
 		{"no-section", "a file without any section, which LTSP does not take"},
