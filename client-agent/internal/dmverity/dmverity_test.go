@@ -24,9 +24,6 @@ func (m *mapper) Ioctl(request uint, buf []byte) error {
 	}
 	name := map[uint]string{unix.DM_DEV_CREATE: "create", unix.DM_TABLE_LOAD: "load", unix.DM_DEV_SUSPEND: "resume",
 		unix.DM_DEV_REMOVE: "remove", unix.DM_TABLE_STATUS: "status"}[request]
-	if request == unix.DM_DEV_SUSPEND && h.Flags&unix.DM_SUSPEND_FLAG != 0 {
-		name = "suspend"
-	}
 	text := name + " " + unix.ByteSliceToString(h.Name[:])
 	if h.Target_count == 1 {
 		var spec unix.DmTargetSpec
@@ -92,23 +89,6 @@ func TestCreateCleansUp(t *testing.T) {
 		}
 		if last := m.calls[len(m.calls)-1]; last != "remove ltsp-root" {
 			t.Errorf("last call %q, want the device removed", last)
-		}
-	}
-}
-
-func TestReplace(t *testing.T) {
-	t.Parallel()
-	m := &mapper{}
-	if err := Replace(m, "ltsp-root", "/dev/loop0", 409600); err != nil {
-		t.Fatal(err)
-	}
-	want := []string{"load ltsp-root linear /dev/loop0 0", "suspend ltsp-root", "resume ltsp-root"}
-	if diff := cmp.Diff(want, m.calls); diff != "" {
-		t.Error(diff)
-	}
-	for _, fail := range []uint{unix.DM_TABLE_LOAD, unix.DM_DEV_SUSPEND} {
-		if err := Replace(&mapper{fail: fail}, "ltsp-root", "/dev/loop0", 409600); !errors.Is(err, unix.EINVAL) {
-			t.Errorf("got %v, want the kernel's error", err)
 		}
 	}
 }
