@@ -185,6 +185,7 @@ func (d *director) apply() {
 	d.links = links
 	d.mu.Unlock()
 	d.sat.policies.Want(desired)
+	d.sat.accounts.SetHost(desired.Login)
 	d.sat.sync.SetPolicy(desired.Transfer)
 	d.wantVersions(desired)
 	d.sat.registry.SetTokenKey(desired.GossipKey)

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/accounts"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/commands"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/events"
@@ -19,12 +20,20 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/wake"
 )
 
-// policyDir is where policies lie in the data directory.
-const policyDir = "policy"
+// Where policies, and key and accounts of the login host, lie in the data directory.
+const (
+	policyDir = "policy"
+	loginDir  = "login"
+)
 
 func (s *Satellite) newPolicies() (err error) {
 	s.policies, err = policies.Open(policies.Config{Dir: filepath.Join(s.cfg.Local.DataDir, policyDir), Source: s.up, Changed: s.policyChanged, Problem: s.board.Set,
 		Logger: s.room("policies"), Metrics: s.metrics()})
+	if err != nil {
+		return err
+	}
+	s.accounts, err = accounts.New(accounts.Config{Dir: filepath.Join(s.cfg.Local.DataDir, loginDir), Comment: "ltsp-satellite@" + s.id.Site() + "/" + s.id.Name(), Changed: s.accountsChanged,
+		Problem: s.board.Set, Logger: s.room("accounts"), Metrics: s.metrics()})
 	if err != nil {
 		return err
 	}
@@ -36,6 +45,11 @@ func (s *Satellite) newPolicies() (err error) {
 func (s *Satellite) policyChanged() {
 	s.reports.PolicyChanged()
 	s.director.poke()
+}
+
+func (s *Satellite) accountsChanged(address string, a accounts.Accounts) {
+	s.policies.SetAccounts(address, policies.Accounts(a))
+	s.up.StatusChanged()
 }
 
 // clientPolicy shows the policies to the report server.

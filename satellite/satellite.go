@@ -17,6 +17,7 @@ import (
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/task"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/telemetry"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/accounts"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/bootfiles"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/chunksync"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/clients"
@@ -71,6 +72,7 @@ type Satellite struct {
 	ra       *ra.Server
 
 	policies   *policies.Keeper
+	accounts   *accounts.Watcher
 	events     *events.Queue
 	dispatcher *commands.Dispatcher
 
@@ -221,6 +223,7 @@ func (s *Satellite) Run(ctx context.Context) error {
 		{Name: "controller", Run: s.up.Run},
 		{Name: "clients", Run: s.registry.Run},
 		{Name: "policies", Run: s.policies.Run},
+		{Name: "accounts", Run: s.accounts.Run},
 		{Name: "commands", Run: s.dispatcher.Run},
 		{Name: "listeners", Run: s.listeners.run},
 		{Name: "nbd watch", Run: func(ctx context.Context) error { return s.seen.run(ctx, s.nbd.Connections) }},

@@ -35,6 +35,8 @@ func (s *Satellite) status() upstream.Status {
 	for _, m := range s.gossip.Members() {
 		out.Members = append(out.Members, upstream.Member{Name: m.Name, Address: m.Address.Addr().String(), State: m.State, Versions: m.Versions})
 	}
+	login := s.accounts.Status()
+	out.LoginHost = upstream.LoginHostStatus{PublicKey: login.PublicKey, State: string(login.State), Error: login.Error, Updated: login.Updated, Users: login.Users}
 	leases := s.leases()
 	states := s.director.subnetStates()
 	for _, n := range desired.Subnets {
@@ -78,9 +80,13 @@ func (s *Satellite) localStatus() health.Status {
 		out.Members = append(out.Members, health.Member(m))
 	}
 	desired := s.director.current()
+	out.LoginHost = health.LoginHost{State: r.LoginHost.State, Error: r.LoginHost.Error, Users: r.LoginHost.Users, Updated: r.LoginHost.Updated, PublicKey: r.LoginHost.PublicKey}
+	policy := s.policies.Status()
+	out.Policy = health.Policy{Revision: policy.Revision, Levels: policy.Levels, Missing: policy.Missing}
 	if desired == nil {
 		return out
 	}
+	out.LoginHost.Address = desired.Login.Address
 	states := map[manifest.ID]chunksync.State{}
 	for _, st := range s.sync.Status() {
 		states[st.Version.ID] = st.State

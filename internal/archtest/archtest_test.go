@@ -62,6 +62,7 @@ var rules = []rule{
 	{from: "satellite", forbidden: []string{"github.com/hashicorp/memberlist"}, except: []string{"satellite/internal/gossip"}, why: "one door to memberlist"},
 	{from: "satellite", forbidden: []string{"github.com/insomniacslk/dhcp"}, except: []string{"satellite/internal/dhcp"}, why: "one door to the DHCP codec"},
 	{from: "satellite", forbidden: []string{"github.com/pin/tftp"}, except: []string{"satellite/internal/tftp"}, why: "one door to the TFTP library"},
+	{from: "satellite", forbidden: []string{"golang.org/x/crypto/ssh"}, except: []string{"satellite/internal/accounts"}, why: "one door to SSH"},
 	{from: "satellite", forbidden: []string{"proto", "google.golang.org/grpc"}, except: []string{"satellite/internal/upstream"}, why: "generated types stop at upstream"},
 	{from: "controller", forbidden: []string{"proto", "google.golang.org/grpc"}, except: []string{"controller/internal/api"}, why: "generated types stop at api"},
 	{from: "satellite/internal/lease", forbidden: []string{"net/http", "satellite/internal/state", "satellite/internal/dhcp"}, deep: true, why: "a decision room"},

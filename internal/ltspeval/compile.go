@@ -202,17 +202,20 @@ func parseTolerant(text []byte) []*syntax.Stmt {
 	return file.Stmts
 }
 
-// A shell works on bytes, and the parser on UTF-8. In a text that is no UTF-8 each byte that fits nowhere becomes one of these characters while it is parsed.
+// A shell works on bytes, and the parser on UTF-8, and it drops carriage returns. While a text is parsed each byte that the parser would not leave alone stands as
+// one of these characters.
 const byteRunes = 0xf700
 
+func isByteRune(c rune) bool { return c >= byteRunes && c <= byteRunes+0xff }
+
 func mapBytes(text []byte) (out []byte, mapped bool) {
-	if utf8.Valid(text) {
+	if utf8.Valid(text) && bytes.IndexByte(text, '\r') < 0 {
 		return text, false
 	}
 	for len(text) > 0 {
 		c, n := utf8.DecodeRune(text)
-		if c == utf8.RuneError && n == 1 {
-			c = byteRunes + rune(text[0])
+		if c == utf8.RuneError && n == 1 || c == '\r' || isByteRune(c) {
+			c, n = byteRunes+rune(text[0]), 1
 		}
 		out = utf8.AppendRune(out, c)
 		text = text[n:]
@@ -227,7 +230,7 @@ func (u *unit) text(s string) string {
 	}
 	var b strings.Builder
 	for _, c := range s {
-		if c >= byteRunes && c <= byteRunes+0xff {
+		if isByteRune(c) {
 			b.WriteByte(byte(c - byteRunes))
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspconf"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspeval"
@@ -101,6 +102,9 @@ func (f *file) add(line int, severity, rule, remedy, format string, args ...any)
 }
 
 func (f *file) lint() {
+	if len(f.conf.Sections) == 0 {
+		f.add(1, Note, "no-section", "for LTSP, add a header such as [clients]", "a file without any section works here; LTSP takes it for a syntax error")
+	}
 	f.carriageReturns()
 	f.sections()
 	f.includes()
@@ -137,6 +141,16 @@ func (f *file) carriageReturns() {
 // Rule is what a rule is called and what it finds.
 type Rule struct{ Name, Summary string }
 
+// Markdown is the table of all rules for docs/ltsp.conf.md.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString("| rule | finds |\n|---|---|\n")
+	for _, r := range Rules() {
+		b.WriteString("| `" + r.Name + "` | " + strings.ReplaceAll(r.Summary, "|", `\|`) + " |\n")
+	}
+	return b.String()
+}
+
 // Rules lists all rules, sorted by name.
 func Rules() []Rule {
 	return []Rule{
@@ -162,6 +176,7 @@ func Rules() []Rule {
 		{"last-command", "the last command of a section can fail, which LTSP takes for an error at start"},
 		{"mac-form", "a section looks like a MAC address that no client can have"},
 		{"mac-only", "LTSP reads the parameter only from [server], [common] and sections of a whole MAC address"},
+		{"no-section", "a file without any section, which LTSP does not take"},
 		{"not-here", "the parameter means nothing here"},
 		{"open-header", "a header without its closing bracket"},
 		{"pamltsp-conf", "LTSP reads the parameter from pamltsp.conf only"},

@@ -1,7 +1,9 @@
 package ltsplint
 
 import (
+	"flag"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -56,8 +58,9 @@ var tests = []struct {
 	{"reserved", "[list]\n[call]\n[unnamed]\n", []string{"1 error reserved-section", "2 error reserved-section", "3 error reserved-section"}},
 	{"header in quotes", "[clients]\nLIGHTDM_CONF=\"\n[Seat:*]\nx = y\"\nA='\n[b]\n'\n", []string{"3 error header-in-quotes", "6 error header-in-quotes"}},
 	{"here-document", "[clients]\nread A <<EOF\n[b] c\nINCLUDE=d\nEOF\n", []string{"3 error header-in-quotes"}},
-	{"tab", "\t[clients]\n A=1\n", []string{"1 error tabbed-header"}},
-	{"open", "[clients\n", []string{"1 error open-header"}},
+	{"tab", "\t[clients]\n A=1\n", []string{"1 note no-section", "1 error tabbed-header"}},
+	{"open", "[clients\n", []string{"1 note no-section", "1 error open-header"}},
+	{"empty", "", []string{"1 note no-section"}},
 	{"network", "[10.0.0.0/24]\n", []string{"1 error cidr"}},
 	{"dashes", "[52-54-00-AA-BB-CC]\n", []string{"1 warning upper-case", "1 error mac-form"}},
 	{"half a MAC", "[52:54:00]\n[52:54:00:aa:bb:c]\n[52:54:0*]\n", []string{"1 error mac-form", "2 error mac-form"}},
@@ -142,6 +145,32 @@ func TestEachRuleIsListedAndSeen(t *testing.T) {
 	}
 	if !slices.IsSorted(listed) {
 		t.Error("rules are not sorted")
+	}
+}
+
+var update = flag.Bool("update", false, "write the table of docs/ltsp.conf.md")
+
+// TestRulesAreDocumented compares the table of docs/ltsp.conf.md with the code's.
+func TestRulesAreDocumented(t *testing.T) {
+	const name = "../../docs/ltsp.conf.md"
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const from, to = "<!-- rules -->\n", "<!-- end of rules -->\n"
+	before, rest, ok := strings.Cut(string(text), from)
+	table, after, ended := strings.Cut(rest, to)
+	if !ok || !ended {
+		t.Fatal("the marks of the table are missing")
+	}
+	if *update {
+		if err := os.WriteFile(name, []byte(before+from+Markdown()+to+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(Markdown(), table); diff != "" {
+		t.Errorf("docs/ltsp.conf.md is old; run: go test ./internal/ltsplint -update\n%s", diff)
 	}
 }
 

@@ -78,6 +78,31 @@ func (p Param) Shown() string {
 	return p.Name
 }
 
+// Markdown is the table of all parameters for docs/ltsp.conf.md.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString("| parameter | read by | default | meaning | here | change takes effect |\n|---|---|---|---|---|---|\n")
+	for _, p := range All() {
+		name := "`" + p.Shown() + "`"
+		if p.Undocumented {
+			name += " ¹"
+		}
+		if p.Own {
+			name += " ²"
+		}
+		support := string(p.Support)
+		if p.Differs != "" {
+			support += ": " + p.Differs
+		}
+		cells := []string{name, p.Applet, p.Default, p.Summary, support, string(p.Effect)}
+		for i, c := range cells {
+			cells[i] = strings.ReplaceAll(c, "|", `\|`)
+		}
+		b.WriteString("| " + strings.Join(cells, " | ") + " |\n")
+	}
+	return b.String()
+}
+
 // All returns the parameters, sorted by name. The slice is the caller's.
 func All() []Param {
 	all := slices.Clone(table)

@@ -1,9 +1,13 @@
 package ltspparam
 
 import (
+	"flag"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestTableIsWhole(t *testing.T) {
@@ -59,6 +63,32 @@ func TestAllIsSortedAndTheCallers(t *testing.T) {
 	all[0].Name = "changed"
 	if All()[0].Name == "changed" {
 		t.Error("the table was changed")
+	}
+}
+
+var update = flag.Bool("update", false, "write the table of docs/ltsp.conf.md")
+
+// TestTableIsDocumented compares the table of docs/ltsp.conf.md with the code's.
+func TestTableIsDocumented(t *testing.T) {
+	const name = "../../docs/ltsp.conf.md"
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const from, to = "<!-- parameters -->\n", "<!-- end of parameters -->\n"
+	before, rest, ok := strings.Cut(string(text), from)
+	table, after, ended := strings.Cut(rest, to)
+	if !ok || !ended {
+		t.Fatal("the marks of the table are missing")
+	}
+	if *update {
+		if err := os.WriteFile(name, []byte(before+from+Markdown()+to+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(Markdown(), table); diff != "" {
+		t.Errorf("docs/ltsp.conf.md is old; run: go test ./internal/ltspparam -update\n%s", diff)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 
 // Image builds a small real client image, or takes it from the cache, and returns the path of its squashfs.
 func (s *School) Image(ctx context.Context) (string, error) {
-	root, err := testimage.Build(ctx, testimage.Config{CacheDir: s.Cache, Log: s.Log})
+	root, err := testimage.Build(ctx, testimage.Config{CacheDir: s.Cache, Log: s.Log, Packages: s.packages})
 	if err != nil {
 		return "", err
 	}
@@ -21,7 +21,7 @@ func (s *School) Image(ctx context.Context) (string, error) {
 // Update is the next version of Image: a third of its programs and libraries, and all of systemd, were built anew and have grown, and an
 // application was added. How much that one has is said in bytes; they have no pattern.
 func (s *School) Update(ctx context.Context, application int64) (string, error) {
-	root, err := testimage.Build(ctx, testimage.Config{CacheDir: s.Cache, Log: s.Log})
+	root, err := testimage.Build(ctx, testimage.Config{CacheDir: s.Cache, Log: s.Log, Packages: s.packages})
 	if err != nil {
 		return "", err
 	}

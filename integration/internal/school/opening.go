@@ -3,6 +3,7 @@ package school
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -11,6 +12,8 @@ type Opening struct {
 	SubnetFlags []string // of `ltspctl subnet create`; nil: authoritative with a range
 	Satellite   string   // name of the first satellite; empty: sat1
 	Line        bool     // the satellite reaches its controller through School.Uplink
+	People      bool     // the image has what users need who log in by ssh and run remote applications
+	Packages    []string // of the distribution, which the image has besides
 }
 
 // took is how long a step of Open lasted.
@@ -26,6 +29,9 @@ func (s *School) Open(ctx context.Context, o Opening) error {
 	}
 	if o.Satellite == "" {
 		o.Satellite = "sat1"
+	}
+	if s.packages = o.Packages; o.People {
+		s.packages = append(slices.Clone(peoplePackages), o.Packages...)
 	}
 	image, err := s.Image(ctx)
 	if err != nil {

@@ -51,6 +51,7 @@ type School struct {
 	daemons    map[string]*testnet.Process
 	satellites map[string]*testnet.Host
 	serveFlags map[string][]string // of ltsp-satellite serve, by satellite
+	packages   []string            // of the image, besides those that it has anyway
 	pcs        int
 	took       []took
 }

@@ -30,7 +30,7 @@ func newRoot(out, log io.Writer) *cobra.Command {
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(out)
-	root.AddCommand(newJoin(), newServe(log), newStatus(), newVersion(), manpages.Command("8"))
+	root.AddCommand(newJoin(), newServe(log), newStatus(), newLogin(), newVersion(), manpages.Command("8"))
 	return root
 }
 

@@ -43,7 +43,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%v: %v", tt.args, err)
 		}
 	}
-	for _, args := range [][]string{{"version"}, {"completion", "bash"}, {"--help"}} {
+	for _, args := range [][]string{{"version"}, {"accounts-script"}, {"completion", "bash"}, {"--help"}} {
 		if out, err := run(t, args...); err != nil || out == "" {
 			t.Errorf("%v: %q, %v", args, out, err)
 		}
@@ -56,11 +56,14 @@ func TestPrintStatus(t *testing.T) {
 		Clients:  map[string]int{"healthy": 3, "lost": 0, "booting": 1},
 		Versions: []health.Version{{Image: "lab", Number: 2, State: "fetching", BytesDone: 500_000, BytesTotal: 2_000_000, Channels: []string{"stable"}}},
 		Subnets:  []health.Subnet{{Name: "room1", State: "serving", Leases: 1, RangeSize: 10}}, Members: []health.Member{{Name: "sat2", State: "dead"}},
-		Problems: []string{"port 80 is taken"}})
+		Problems:  []string{"port 80 is taken"},
+		Policy:    health.Policy{Revision: 7, Levels: 3, Missing: 1},
+		LoginHost: health.LoginHost{Address: "10.0.0.5", State: "denied", Error: "no key", PublicKey: "ssh-ed25519 AAAA sat1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"sat1 of site hill", "c:7400, connected", "999 B free of 2.0 GB", "1 booting, 3 healthy", "25% of 2.0 MB", "1 of 10", "dead", "port 80 is taken"} {
+	for _, want := range []string{"sat1 of site hill", "c:7400, connected", "999 B free of 2.0 GB", "1 booting, 3 healthy", "25% of 2.0 MB", "1 of 10", "dead", "port 80 is taken",
+		"of revision 7, 3 levels; a newer one lacks 1 archives", "10.0.0.5, denied (no key), no accounts yet", "ssh-ed25519 AAAA sat1"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, out.String())
 		}

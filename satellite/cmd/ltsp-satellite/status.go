@@ -96,6 +96,15 @@ func printStatus(out io.Writer, s health.Status) error {
 		fmt.Fprintf(w, "Memory\t%s\n", bytesText(s.MemoryBytes))
 		fmt.Fprintf(w, "Clients\t%s; %d NBD connections\n", clientsText(s.Clients), s.NBDConnections)
 	}
+	if p := s.Policy; p.Revision > 0 || p.Missing > 0 {
+		fmt.Fprintf(w, "Policy\t%s\n", policyText(p))
+	}
+	if l := s.LoginHost; l.Address != "" {
+		fmt.Fprintf(w, "Login host\t%s\n", loginText(l))
+	}
+	if s.LoginHost.PublicKey != "" {
+		fmt.Fprintf(w, "Key\t%s\n", s.LoginHost.PublicKey)
+	}
 	if len(s.Versions) > 0 {
 		fmt.Fprintf(w, "\nIMAGE\tVERSION\tCHANNELS\tSTATE\tBY\tDONE\tFETCHED\t\n")
 	}
@@ -122,6 +131,28 @@ func printStatus(out io.Writer, s health.Status) error {
 		fmt.Fprintln(w)
 	}
 	return w.Flush()
+}
+
+func policyText(p health.Policy) string {
+	text := "none is in force"
+	if p.Revision > 0 {
+		text = fmt.Sprintf("of revision %d, %d levels", p.Revision, p.Levels)
+	}
+	if p.Missing > 0 {
+		text += fmt.Sprintf("; a newer one lacks %d archives", p.Missing)
+	}
+	return text
+}
+
+func loginText(l health.LoginHost) string {
+	text := l.Address + ", " + l.State
+	if l.Error != "" {
+		text += " (" + l.Error + ")"
+	}
+	if l.Updated.IsZero() {
+		return text + ", no accounts yet"
+	}
+	return fmt.Sprintf("%s, %d users, last read %s", text, l.Users, l.Updated.UTC().Format(time.RFC3339))
 }
 
 func dash(s string) string {

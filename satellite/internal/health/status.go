@@ -41,6 +41,23 @@ type Status struct {
 	MemoryBytes        uint64
 	NBDConnections     int
 	Clients            map[string]int // by state
+	LoginHost          LoginHost
+	Policy             Policy
+}
+
+// LoginHost is how the accounts of the site's login host are got. State is ok, unset, unreachable, host-key, denied or error.
+type LoginHost struct {
+	Address, State string
+	Error          string `json:",omitempty"`
+	PublicKey      string
+	Users          int
+	Updated        time.Time // zero: never
+}
+
+// Policy is the policy in force: of which revision of the desired state (0: none), with how many levels. Missing archives keep a newer one from being so.
+type Policy struct {
+	Revision        uint64
+	Levels, Missing int
 }
 
 // Version is a wanted version. State is waiting, proving, fetching, serving, verified or failed. Method and Reason are the way in which it came or
