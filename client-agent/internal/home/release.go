@@ -21,7 +21,7 @@ import (
 // Times of the unmounting.
 const (
 	patience  = 120 * time.Second // what logind and the desktop get to end a user's processes
-	pollEvery = 500 * time.Millisecond
+	pollEvery = time.Second
 	// freshLogin is how long a login counts as under way: between the password and the first process lie the display manager's own affairs.
 	freshLogin = 30 * time.Second
 	startTime  = 5 * time.Second // what systemd-run gets

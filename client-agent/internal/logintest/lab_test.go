@@ -27,6 +27,7 @@ const inLab = "LTSP_TEST_IN_LAB"
 const (
 	hostAddr   = "127.0.0.2" // "server"
 	secondAddr = "127.0.0.3" // "second"
+	clientAddr = "127.0.0.4"
 	silentAddr = "192.0.2.9" // "silent": nothing answers, not even with a refusal
 )
 
@@ -91,7 +92,7 @@ func prepareLab() error {
 
 // machine is a root directory that processes of the lab are in.
 type machine struct {
-	t    *testing.T
+	t    testing.TB
 	root string
 	// first is a process, by its number in the lab, in whose process namespace the machine's are; zero means the lab's.
 	first int
@@ -110,7 +111,7 @@ func (m *machine) separate() {
 }
 
 // newMachine lays a writable layer over the machine's files. It has no users of its own but system ones, and no daemons.
-func newMachine(t *testing.T, name string) *machine {
+func newMachine(t testing.TB, name string) *machine {
 	t.Helper()
 	base, err := os.MkdirTemp(labDir, name+"-") //nolint:usetesting // an overlay over / cannot have its layers in /
 	if err != nil {
@@ -148,7 +149,7 @@ func newMachine(t *testing.T, name string) *machine {
 }
 
 // systemLines returns root's and the system users' lines of an account file: enough for daemons to start.
-func systemLines(t *testing.T, file string) string {
+func systemLines(t testing.TB, file string) string {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -298,12 +299,12 @@ func (m *machine) start(a as, line ...string) (stop func(), log *safeBuffer) {
 }
 
 // await waits until a condition holds.
-func await(t *testing.T, what string, holds func() bool) {
+func await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	awaitFor(t, 20*time.Second, what, holds)
 }
 
-func awaitFor(t *testing.T, limit time.Duration, what string, holds func() bool) {
+func awaitFor(t testing.TB, limit time.Duration, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()

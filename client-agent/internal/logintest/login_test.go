@@ -35,7 +35,7 @@ type loginHost struct {
 }
 
 // newLoginHost starts a login host at an address, with options for its sshd.
-func newLoginHost(t *testing.T, addr string, options ...string) *loginHost {
+func newLoginHost(t testing.TB, addr string, options ...string) *loginHost {
 	t.Helper()
 	h := &loginHost{machine: newMachine(t, "host"), addr: addr}
 	for name, uid := range map[string]int{"ann": annUID, "bob": bobUID} {
@@ -91,13 +91,13 @@ func (h *loginHost) count(text string) int { return strings.Count(h.log.String()
 type client struct{ *machine }
 
 // newClient makes a client of login hosts; the first is "server", the second "second". Its ann is the login host's.
-func newClient(t *testing.T, settings loginconf.Settings, hosts ...*loginHost) *client {
+func newClient(t testing.TB, settings loginconf.Settings, hosts ...*loginHost) *client {
 	t.Helper()
 	return newClientUnder(t, settings, (*machine).separate, hosts...)
 }
 
 // newClientUnder is newClient with a way to start the first process.
-func newClientUnder(t *testing.T, settings loginconf.Settings, boot func(*machine), hosts ...*loginHost) *client {
+func newClientUnder(t testing.TB, settings loginconf.Settings, boot func(*machine), hosts ...*loginHost) *client {
 	t.Helper()
 	c := &client{newMachine(t, "client")}
 	boot(c.machine)
@@ -370,6 +370,65 @@ func TestUnlock(t *testing.T) {
 	}
 	if out, ok := c.pam(ann, "bob", annsPassword, "authenticate"); ok {
 		t.Errorf("ann unlocked as bob: %s", out)
+	}
+}
+
+// TestWholeLogin has ann log in to the client over the network: a stock program that uses PAM from the password to the last process.
+func TestWholeLogin(t *testing.T) {
+	host := newLoginHost(t, hostAddr)
+	c := newClient(t, withSSHFS, host)
+	c.write("etc/ssh/sshd_config", "ListenAddress "+clientAddr+"\nHostKey /etc/ssh/key\nUsePAM yes\nKbdInteractiveAuthentication yes\nPasswordAuthentication no\n", 0o600)
+	c.write("etc/pam.d/sshd", c.read("etc/pam.d/ltsp-test"), 0o644)
+	c.must(as{}, "sh", "-c", "mkdir -p /run/sshd; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/key")
+	c.start(as{}, "/usr/sbin/sshd", "-D", "-e")
+	host.write("tmp/askpass", "#!/bin/sh\ncat /tmp/password\n", 0o755)
+	host.write("tmp/password", annsPassword+"\n", 0o644)
+	ssh := func(command string) []string {
+		return []string{"ssh", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "NumberOfPasswordPrompts=1", "-o", "PubkeyAuthentication=no",
+			"ann@" + clientAddr, command}
+	}
+	user := as{env: []string{"SSH_ASKPASS=/tmp/askpass", "SSH_ASKPASS_REQUIRE=force"}}
+	await(t, "the client's sshd answers", func() bool {
+		out, _ := host.run(as{env: []string{"SSH_ASKPASS=/bin/false", "SSH_ASKPASS_REQUIRE=force"}}, ssh("true")...)
+		return strings.Contains(out, "Permission denied")
+	})
+	stop, log := host.start(user, ssh("cat on-the-host; echo yes >from-the-session; exec sleep 300")...)
+	await(t, "the session works in the home: "+log.String(), func() bool { return host.exists("home/ann/from-the-session") })
+	sessions := c.spool().Sessions(func(int) string { return "" })
+	if len(sessions) != 1 || sessions[0].Kind != "login" || sessions[0].User != "ann" {
+		t.Errorf("sessions %+v", sessions)
+	}
+	for _, pid := range c.processes("sleep") { // the first process of the client is one, too
+		if pid != c.first {
+			_ = syscall.Kill(pid, syscall.SIGTERM)
+		}
+	}
+	stop()
+	await(t, "the session is over", func() bool { return len(c.spool().Sessions(func(int) string { return "" })) == 0 })
+	awaitFor(t, 60*time.Second, "the home is unmounted", func() bool { return c.homeKind("ann") == "" })
+	host.write("tmp/password", "wrong\n", 0o644)
+	if out, code := host.run(user, ssh("true")...); code != 255 {
+		t.Errorf("a wrong password: %d, %s", code, out)
+	}
+	host.stop()
+	host.write("tmp/password", annsPassword+"\n", 0o644)
+	if out, code := host.run(user, ssh("true")...); code != 255 || !strings.Contains(out, "does not answer") {
+		t.Errorf("the login host is away: %d, %s", code, out)
+	}
+}
+
+// TestOneSession has the wrapper end what its session leaves.
+func TestOneSession(t *testing.T) {
+	c := newClient(t, noSSHFS)
+	c.must(as{}, "install", "-d", "-o", "ann", "-g", "ann", "/home/ann")
+	ann := as{uid: annUID, env: []string{"HOME=/home/ann"}}
+	out, code := c.run(ann, "/run/ltsp/agent", "session", "sh", "-c", "setsid sleep 300 >/dev/null 2>&1 & ls /home/ann/.config/ltsp/session; exit 3")
+	if code != 3 || len(strings.Fields(out)) != 1 {
+		t.Errorf("%d, %q", code, out)
+	}
+	await(t, "nothing is left", func() bool { return len(c.processes("sleep")) == 1 }) // the first process
+	if out, code := c.run(as{}, "/run/ltsp/agent", "session", "true"); code != 2 {
+		t.Errorf("root: %d, %s", code, out)
 	}
 }
 

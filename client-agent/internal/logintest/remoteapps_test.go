@@ -166,3 +166,26 @@ func TestRemoteApplicationForeignHome(t *testing.T) {
 	}
 	d.wantEvents(agentproto.EventRemoteApp)
 }
+
+// TestRemoteApplicationOnWayland has a Wayland session, in which a program of the host sees the client's compositor.
+func TestRemoteApplicationOnWayland(t *testing.T) {
+	run := "/run/user/" + strconv.Itoa(annUID)
+	host := newLoginHost(t, hostAddr, "SetEnv=XDG_RUNTIME_DIR="+run) // as logind does
+	host.must(as{}, "install", "-d", "-m", "700", "-o", "ann", "-g", "ann", run)
+	d := newDesktop(t, host)
+	d.register(remoteapps.Settings{Words: "wayland-info"})
+	d.user.env = append(slices.DeleteFunc(d.user.env, func(e string) bool { return strings.HasPrefix(e, "DISPLAY=") }), "WAYLAND_DISPLAY=lab")
+	_, log := d.start(d.user, "weston", "--backend=headless-backend.so", "--socket=lab", "--idle-time=0", "--no-config")
+	await(t, "the compositor is there: "+log.String(), func() bool { return d.exists(run + "/lab") })
+	if out, code := d.run(d.user, "wayland-info"); code != 0 || !strings.Contains(out, "interface: 'wl_compositor'") {
+		t.Errorf("%d, %s", code, out)
+	}
+	if n := host.count("Accepted publickey for ann"); n != 2 { // the question whether it has waypipe, and the program
+		t.Errorf("%d connections", n)
+	}
+	// A host without waypipe shows nothing on this screen, which knows no X; the program runs all the same.
+	host.must(as{}, "rm", "/usr/bin/waypipe")
+	if out, code := d.run(d.user, "wayland-info"); code == 0 || strings.Contains(out, "interface: ") {
+		t.Errorf("without waypipe: %d, %s", code, out)
+	}
+}

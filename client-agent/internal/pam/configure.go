@@ -43,6 +43,10 @@ type Report struct {
 func Configure(root *os.Root, settings loginconf.Settings) (Report, error) {
 	var report Report
 	var err error
+	if settings.AuthType == loginconf.Auto { // LTSP's file says it where ltsp.conf does not
+		extra, _ := root.ReadFile(loginconf.ExtraPath)
+		settings.AuthType = loginconf.Parse(extra)["PAM_AUTH_TYPE"]
+	}
 	if report.AuthType, err = AuthType(root.FS(), settings.AuthType); err != nil {
 		return report, fmt.Errorf("configure the login: %w", err)
 	}

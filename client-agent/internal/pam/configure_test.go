@@ -128,6 +128,19 @@ func TestConfigureWritesTheSettings(t *testing.T) {
 	}
 }
 
+// TestConfigureReadsLTSPsFile has the type in the file that LTSP's tool reads.
+func TestConfigureReadsLTSPsFile(t *testing.T) {
+	t.Parallel()
+	root := newRoot(t, "systemd/before")
+	write(t, root, loginconf.ExtraPath, "PAM_AUTH_TYPE=Additional\n")
+	if got := configure(t, root, loginconf.Auto).AuthType; got != loginconf.Additional {
+		t.Errorf("in force: %q", got)
+	}
+	if got := configure(t, root, loginconf.Primary).AuthType; got != loginconf.Primary {
+		t.Errorf("in force against ltsp.conf: %q", got)
+	}
+}
+
 func TestConfigureLeavesOtherPeoplesFilesAlone(t *testing.T) {
 	t.Parallel()
 	const fedora = "auth        required      pam_env.so\nauth        sufficient    pam_unix.so\nauth        required      pam_deny.so\n"

@@ -86,8 +86,8 @@ type probe struct {
 	waypipe bool
 }
 
-// probeCommand is what a host is asked; its words are parsed by parseProbe.
-const probeCommand = "exec sh -c 'cat /proc/loadavg; nproc; command -v waypipe'"
+// probeCommand is what a host is asked; its words are parsed by parseProbe. waypipe is of use only where it has a place for its socket.
+const probeCommand = `exec sh -c 'cat /proc/loadavg; nproc; test -d "$XDG_RUNTIME_DIR" && command -v waypipe; exit 0'`
 
 // parseProbe reads the answer to probeCommand.
 func parseProbe(text string) probe {

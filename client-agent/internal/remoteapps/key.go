@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/spool"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/atomicfile"
 )
 
 // ensureKey sees to it that one of the user's public keys is in his authorized_keys, which the hosts read too: the home is the same there. A user without
@@ -73,30 +76,53 @@ func has(authorized, key string) bool {
 	return false
 }
 
-// makeKey makes id_ed25519 by way of a temporary name, and returns the public key.
+// makeKey makes id_ed25519 and returns the public key. Of several launchers that do so at once one wins; each goes on with the key that is there.
 func makeKey(ctx context.Context, dir string) (string, error) {
 	name := filepath.Join(dir, "id_ed25519")
-	if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%s is there without its public key: %w", name, errors.Join(fs.ErrExist, err))
+	if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+		if err := newKey(ctx, name); err != nil {
+			return "", err
+		}
 	}
-	temp := fmt.Sprintf("%s.new-%d", name, os.Getpid())
-	defer os.Remove(temp) // not there any more if all went well
-	defer os.Remove(temp + ".pub")
-	out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", temp).CombinedOutput()
+	// The public key follows from the private one: another launcher may have made that, or one that did not get any further.
+	out, err := keygen(ctx, "-y", "-P", "", "-f", name)
 	if err != nil {
-		return "", fmt.Errorf("make a key: %w: %.200s", err, out)
+		return "", fmt.Errorf("read the public key of %s: %w", name, err)
 	}
-	key, err := readKey(temp + ".pub")
+	if err := atomicfile.Write(name+".pub", out, 0o644); err != nil {
+		return "", fmt.Errorf("make a key: %w", err)
+	}
+	return readKey(name + ".pub")
+}
+
+// newKey puts a new private key at name, unless one has come there meanwhile.
+func newKey(ctx context.Context, name string) error {
+	dir, err := os.MkdirTemp(filepath.Dir(name), ".new-")
 	if err != nil {
-		return "", fmt.Errorf("make a key: %w", err)
+		return fmt.Errorf("make a key: %w", err)
 	}
-	if err := os.Rename(temp, name); err != nil {
-		return "", fmt.Errorf("make a key: %w", err)
+	defer os.RemoveAll(dir)
+	temp := filepath.Join(dir, "key")
+	if _, err := keygen(ctx, "-q", "-t", "ed25519", "-N", "", "-f", temp); err != nil {
+		return fmt.Errorf("make a key: %w", err)
 	}
-	if err := os.Rename(temp+".pub", name+".pub"); err != nil {
-		return "", fmt.Errorf("make a key: %w", err)
+	err = os.Link(temp, name)
+	if err != nil && !errors.Is(err, fs.ErrExist) { // a file system without links; the others' chance is small
+		err = os.Rename(temp, name)
 	}
-	return key, nil
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make a key: %w", err)
+	}
+	return nil
+}
+
+// keygen runs ssh-keygen, which asks nothing.
+func keygen(ctx context.Context, args ...string) ([]byte, error) {
+	out, err := exec.CommandContext(ctx, "ssh-keygen", args...).Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return nil, fmt.Errorf("%w: %s", err, spool.Clean(string(exit.Stderr), 200))
+	}
+	return out, err
 }
 
 // appendLine adds a line to a file in one write.
