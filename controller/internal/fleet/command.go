@@ -68,8 +68,8 @@ func (c *Command) Check() error {
 	if len(c.Args) > maxCommandArgs || bytes > maxCommandArgBytes {
 		return invalid("%d arguments of %d bytes, at most %d of %d are allowed", len(c.Args), bytes, maxCommandArgs, maxCommandArgBytes)
 	}
-	if len(c.Text) > maxCommandText {
-		return invalid("a text of %d bytes, at most %d are allowed", len(c.Text), maxCommandText)
+	if len(c.Text) > maxCommandText || strings.ContainsRune(c.Text, 0) {
+		return invalid("a text of %d bytes: want at most %d, without zero bytes", len(c.Text), maxCommandText)
 	}
 	return c.checkKind()
 }

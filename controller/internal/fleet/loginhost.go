@@ -23,11 +23,12 @@ const LocalLoginHost = "local"
 
 const (
 	maxHostKeys     = 16
-	maxHostKeyBytes = 4096
+	maxHostKeyBytes = 2048 // satellites take no longer ones
 )
 
 var (
-	hostRule = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}))*\.?$`)
+	// RFC 1123 section 2.1: labels of letters, digits and inner hyphens.
+	hostRule = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
 	userRule = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
 	// What sshd(8) offers as host keys.
 	hostKeyTypes = []string{
@@ -43,8 +44,7 @@ func (l *LoginHost) check(what string) error {
 		}
 		return nil
 	}
-	addr, err := netip.ParseAddr(l.Address)
-	if named := err != nil; named && (len(l.Address) > 253 || !hostRule.MatchString(l.Address)) || !named && addr.Zone() != "" {
+	if !isHost(l.Address) {
 		return invalid("%s %q: want an IP address, a host name or %q", what, l.Address, LocalLoginHost)
 	}
 	if l.Port > 65535 {
@@ -65,6 +65,14 @@ func (l *LoginHost) check(what string) error {
 		}
 	}
 	return nil
+}
+
+// isHost tells whether s is the address or the name of one machine.
+func isHost(s string) bool {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return addr.Zone() == "" && !addr.IsUnspecified() && !addr.IsMulticast()
+	}
+	return len(s) <= 253 && hostRule.MatchString(s)
 }
 
 // checkHostKey wants TYPE BASE64, where what is encoded begins with the type once more (RFC 4253 section 6.6).

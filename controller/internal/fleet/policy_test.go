@@ -109,6 +109,10 @@ func TestLoginHostCheck(t *testing.T) {
 		{"IPv6", fleet.LoginHost{Address: "2001:db8::1"}, true},
 		{"name", fleet.LoginHost{Address: "srv-1.school.example"}, true},
 		{"zone", fleet.LoginHost{Address: "fe80::1%eth0"}, false},
+		{"multicast", fleet.LoginHost{Address: "224.0.0.1"}, false},
+		{"no address", fleet.LoginHost{Address: "0.0.0.0"}, false},
+		{"trailing dot", fleet.LoginHost{Address: "srv.example."}, false},
+		{"trailing hyphen", fleet.LoginHost{Address: "srv-.example"}, false},
 		{"shell", fleet.LoginHost{Address: "$(reboot)"}, false},
 		{"option", fleet.LoginHost{Address: "-oProxyCommand=x"}, false},
 		{"space", fleet.LoginHost{Address: "a b"}, false},
@@ -176,6 +180,7 @@ func TestCommandCheck(t *testing.T) {
 		{"reboot with arguments", fleet.Command{Kind: "reboot", Args: []string{"x"}}, false},
 		{"message", fleet.Command{Kind: "message", Text: "Lunch!"}, true},
 		{"empty message", fleet.Command{Kind: "message"}, false},
+		{"message with a zero", fleet.Command{Kind: "message", Text: "a\x00"}, false},
 		{"long message", fleet.Command{Kind: "message", Text: long}, false},
 		{"logs", fleet.Command{Kind: "logs"}, true},
 		{"logs of units", fleet.Command{Kind: "logs", Args: []string{"ssh.service"}}, true},
@@ -217,7 +222,7 @@ func TestBoundPolicyReports(t *testing.T) {
 	}
 	s := fleet.Status{LoginHost: &fleet.LoginHostStatus{State: strings.Repeat("s", 1000), PublicKey: strings.Repeat("k", 10_000)}}
 	s.Bound()
-	if len(s.LoginHost.State) != 256 || len(s.LoginHost.PublicKey) != 4096 {
+	if len(s.LoginHost.State) != 256 || len(s.LoginHost.PublicKey) != 2048 {
 		t.Errorf("status %+v", s.LoginHost)
 	}
 	result := fleet.CommandResult{Output: strings.Repeat("a", 1<<20) + "end", Error: "x\x07"}
