@@ -185,6 +185,7 @@ func (d *director) apply() {
 	d.links = links
 	d.mu.Unlock()
 	d.sat.policies.Want(desired)
+	d.sat.bootconf.Check()
 	d.sat.accounts.SetHost(desired.Login)
 	d.sat.sync.SetPolicy(desired.Transfer)
 	d.wantVersions(desired)
@@ -231,8 +232,8 @@ func (d *director) wantVersions(desired *config.Desired) {
 func (d *director) showMenu() {
 	desired := d.current()
 	s := bootmenu.State{Desired: desired, Satellite: d.sat.id.Name(), Versions: d.menuVersions(), Served: maps.Clone(d.served),
-		TrustAnchor: string(pki.EncodeCertificate(d.sat.id.CA().Raw)),
-		Ports:       bootmenu.Ports{HTTP: d.sat.cfg.Local.HTTPPort, NBD: d.sat.cfg.Local.NBDPort, Report: d.sat.cfg.Local.ReportPort}}
+		TrustAnchor: string(pki.EncodeCertificate(d.sat.id.CA().Raw)), Conf: d.sat.bootconf.Conf,
+		Ports: bootmenu.Ports{HTTP: d.sat.cfg.Local.HTTPPort, NBD: d.sat.cfg.Local.NBDPort, Report: d.sat.cfg.Local.ReportPort}}
 	menu, err := bootmenu.New(s)
 	if err != nil {
 		d.log.Error("boot menu can't be made", "err", err)

@@ -10,7 +10,9 @@ import (
 	"slices"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/ltspeval"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/accounts"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/bootconf"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/commands"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/events"
@@ -32,6 +34,7 @@ func (s *Satellite) newPolicies() (err error) {
 	if err != nil {
 		return err
 	}
+	s.bootconf = bootconf.New(confSource{s.policies}, s.board.Set)
 	s.accounts, err = accounts.New(accounts.Config{Dir: filepath.Join(s.cfg.Local.DataDir, loginDir), Comment: "ltsp-satellite@" + s.id.Site() + "/" + s.id.Name(), Changed: s.accountsChanged,
 		Problem: s.board.Set, Logger: s.room("accounts"), Metrics: s.metrics()})
 	if err != nil {
@@ -76,6 +79,18 @@ func (s *Satellite) wantedPolicy(mac string, addr netip.Addr) []byte {
 		return nil
 	}
 	return digest
+}
+
+// confSource gives the configurations of the policy in force to bootconf.
+type confSource struct{ *policies.Keeper }
+
+// Confs implements bootconf.Source.
+func (c confSource) Confs(room, applet string) []ltspeval.Source {
+	var out []ltspeval.Source
+	for _, f := range c.Keeper.Confs(room, applet) {
+		out = append(out, ltspeval.Source(f))
+	}
+	return out
 }
 
 // send implements commands.Config.Send.

@@ -18,6 +18,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/internal/task"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/telemetry"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/accounts"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/bootconf"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/bootfiles"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/chunksync"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/clients"
@@ -73,6 +74,7 @@ type Satellite struct {
 
 	policies   *policies.Keeper
 	accounts   *accounts.Watcher
+	bootconf   *bootconf.Evaluator
 	events     *events.Queue
 	dispatcher *commands.Dispatcher
 

@@ -58,9 +58,7 @@ func (m *Menu) satellites(r Request, c Choice) []agentproto.Satellite {
 
 // describeClient fills in what the client's and the subnet's entry say; values that the agent would refuse are left out.
 func describeClient(b *agentproto.BootConfig, c Choice) {
-	if c.Client != nil && agentproto.IsHostname(c.Client.Name) {
-		b.Hostname = c.Client.Name
-	}
+	b.Hostname = hostname(c)
 	if c.Subnet == nil {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/hw"
+	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 )
 
 // Limits of what a request or a policy may bring.
@@ -28,7 +29,7 @@ func ParseMAC(s string) (string, error) {
 	return mac.String(), nil
 }
 
-// ParseQuery reads the query of a script or boot configuration request: mac, uuid, arch, platform and again; other keys are ignored. A
+// ParseQuery reads the query of a script or boot configuration request: mac, uuid, arch, platform, again and boot; other keys are ignored. A
 // missing MAC is no error; one that is present and unusable is an ErrRequest, an empty one too. The other values are
 // dropped when they are unusable: nothing depends on them.
 func ParseQuery(raw string) (Request, error) {
@@ -49,6 +50,9 @@ func ParseQuery(raw string) (Request, error) {
 	r.Arch = word(q.Get("arch"))
 	r.Platform = word(q.Get("platform"))
 	r.Again = q.Get("again") == "1"
+	if boot, err := config.ParseBoot(q.Get("boot")); err == nil {
+		r.Boot = boot.String()
+	}
 	return r, nil
 }
 

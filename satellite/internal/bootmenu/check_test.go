@@ -25,6 +25,9 @@ func TestParseQuery(t *testing.T) {
 			Request{MAC: "52:54:00:67:00:1a", UUID: uuid, Arch: "i386", Platform: "pcbios"}, false},
 		{"hyphens, upper case, again", "mac=52-54-00-67-00-1A&uuid=" + strings.ToUpper(uuid) + "&again=1", Request{MAC: "52:54:00:67:00:1a", UUID: uuid, Again: true}, false},
 		{"escaped", "mac=52%3A54%3A00%3A67%3A00%3A1a", Request{MAC: "52:54:00:67:00:1a"}, false},
+		{"picked from the menu", "boot=lab:stable", Request{Boot: "lab:stable"}, false},
+		{"picked without a channel", "boot=lab", Request{Boot: "lab:stable"}, false},
+		{"picked nonsense", "boot=lab||shell", Request{}, false},
 		{"empty MAC", "mac=&uuid=x", Request{}, true},
 		{"short MAC", "mac=52:54:00", Request{}, true},
 		{"script in the MAC", "mac=52:54:00:67:00:1a%0ashell", Request{}, true},
@@ -95,6 +98,9 @@ func FuzzParseQuery(f *testing.F) {
 		if r.MAC == "" {
 			again.Del("mac")
 		}
+		if r.Boot != "" {
+			again.Set("boot", r.Boot)
+		}
 		r2, err := ParseQuery(again.Encode())
 		r2.Again = r.Again
 		if err != nil || r2 != r {
@@ -116,6 +122,9 @@ func FuzzScript(f *testing.F) {
 			s.Desired.Subnets[0].Name = subnet
 			s.Desired.Site = name
 			s.Desired.Peers[1].Name = name
+			s.Conf = func(string, netip.Addr) Conf {
+				return Conf{DefaultImage: boot, KernelParameters: params, Hostname: name, Titles: map[string]string{"LAB": subnet, "OFFICE_IMG": name}}
+			}
 		})
 		script, _ := m.Script(Request{MAC: pc01, Arch: arch, Local: netip.MustParseAddr("192.168.67.1")})
 		if strings.Contains(params, "${") {

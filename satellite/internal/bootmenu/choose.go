@@ -17,6 +17,7 @@ type Request struct {
 	Platform string // iPXE's ${platform}: pcbios, efi; or empty
 	Again    bool   // the script itself asks again, the client has not been restarted
 	TFTP     bool   // the client came by TFTP: its iPXE may have no HTTP, so its script uses TFTP too
+	Boot     string // IMAGE:CHANNEL or IMAGE@NUMBER that was picked from the menu; or empty
 	// Client and Local are the two ends of the connection; either may be the zero Addr when unknown.
 	Client netip.Addr
 	Local  netip.Addr
@@ -27,7 +28,7 @@ type Choice struct {
 	// Version is nil if nothing can boot; Problem then says why, for the screen.
 	Version *Version
 	Problem string
-	// Wanted is what the policy names, Source which part of it: "client pin", "client channel", "subnet NAME" or "site default".
+	// Wanted is what the policy names, Source which part of it: "menu", "client pin", "client channel", "ltsp.conf", "subnet NAME" or "site default".
 	Wanted config.Boot
 	Source string
 	// Note tells why the version is not the wanted one, or which entry was passed over; empty if all is as it should be.
@@ -35,17 +36,19 @@ type Choice struct {
 	// Client and Subnet are the entries that apply, or nil.
 	Client *config.Client
 	Subnet *config.Subnet
+	// Conf is what ltsp.conf says.
+	Conf Conf
 	// Progress is the wanted version when it is on its way, else nil.
 	Progress *Version
 }
 
 // Choose decides what the client boots.
 func (m *Menu) Choose(r Request) Choice {
-	c := Choice{Client: m.clients[r.MAC], Subnet: m.subnet(r)}
+	c := Choice{Client: m.clients[r.MAC], Subnet: m.subnet(r), Conf: m.conf(r)}
 	if r.MAC == "" {
 		c.Client = nil
 	}
-	m.resolve(&c)
+	m.resolve(r, &c)
 	if c.Source == "" {
 		c.Problem = "no image is assigned to this PC, its subnet or its site"
 		return c
@@ -63,12 +66,28 @@ func (m *Menu) Choose(r Request) Choice {
 	return c
 }
 
-// resolve finds the first usable reference of client, subnet and site.
-func (m *Menu) resolve(c *Choice) {
+// Sources of a choice that are no entries of the fleet.
+const (
+	sourceMenu = "menu"
+	sourceConf = "ltsp.conf"
+)
+
+// resolve finds the first usable reference: what was picked from the menu, the client's entry, ltsp.conf, the subnet's entry, the site's.
+func (m *Menu) resolve(r Request, c *Choice) {
+	if ref, ok := m.chosen(r, c); ok {
+		c.Wanted, c.Source = ref, sourceMenu
+		return
+	}
 	type level struct{ ref, source string }
 	var levels []level
 	if c.Client != nil {
 		levels = append(levels, level{c.Client.Boot, "client"})
+	}
+	if c.Conf.Problem != "" {
+		c.Note = join(c.Note, "ltsp.conf has an error, what it says about booting may not count")
+	}
+	if ref, ok := m.fromConf(c); ok {
+		levels = append(levels, level{ref.String(), sourceConf})
 	}
 	if c.Subnet != nil {
 		levels = append(levels, level{c.Subnet.Boot, "subnet " + c.Subnet.Name})

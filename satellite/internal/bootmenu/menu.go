@@ -2,6 +2,7 @@ package bootmenu
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -53,6 +54,8 @@ type State struct {
 	// TrustAnchor is the CA certificate in PEM, which goes into every boot configuration.
 	TrustAnchor string
 	Ports       Ports
+	// Conf tells what ltsp.conf says about booting a client; it must be safe for concurrent use. nil: nothing.
+	Conf func(mac string, client netip.Addr) Conf
 }
 
 // Menu is a State that has been checked. It never changes and is safe for concurrent use.

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 )
 
@@ -66,6 +65,7 @@ func (m *Menu) Script(r Request) ([]byte, Choice) {
 		c.Version, c.Problem = nil, "no satellite of the site has an address"
 		list = []server{{name: m.state.Satellite}}
 	}
+	m.menu(&w, r, c, list)
 	if c.Version == nil {
 		m.notReady(&w, r, c, list)
 	} else {
@@ -142,7 +142,7 @@ func (m *Menu) boot(w *script, r Request, c Choice, list []server) {
 	}
 	files := "${url}" + VersionPath + v.ID.String() + "/"
 	w.step("kernel", "the kernel", "config", fmt.Sprintf("kernel --name %s %s %s", kernelName, files+manifest.Kernel, kernelLine(c, params)))
-	w.step("config", "the boot configuration", "initrd", fmt.Sprintf("initrd --name %s ${url}%s", configName, configPath(r)))
+	w.step("config", "the boot configuration", "initrd", fmt.Sprintf("initrd --name %s ${url}%s", configName, m.configPath(r, c)))
 	w.step("initrd", "the initrd", "start", fmt.Sprintf("initrd --name %s %s", initrdName, files+m.initrd(v)))
 	w.line(":start")
 	w.line("set what the start of the kernel")
@@ -180,7 +180,12 @@ func (m *Menu) failed(w *script, r Request, list []server) {
 
 // askAgain asks the satellites for a new script; it falls through if none answers.
 func (m *Menu) askAgain(w *script, r Request, list []server) {
-	path := ScriptPath + "?" + settingsQuery + "&again=1"
+	m.ask(w, r, list, "")
+}
+
+// ask asks the satellites for a new script, over HTTP with more in the query.
+func (m *Menu) ask(w *script, r Request, list []server, more string) {
+	path := ScriptPath + "?" + settingsQuery + "&again=1" + more
 	if r.TFTP {
 		path = TFTPScriptPath + "${netX/mac:hexhyp}" + AgainSuffix
 	}
@@ -189,12 +194,16 @@ func (m *Menu) askAgain(w *script, r Request, list []server) {
 	}
 }
 
-// configPath is where the client finds its boot configuration.
-func configPath(r Request) string {
+// configPath is where the client finds its boot configuration: that of the image that it boots.
+func (m *Menu) configPath(r Request, c Choice) string {
 	if r.TFTP {
 		return TFTPClientPath + "${netX/mac:hexhyp}" + CPIOSuffix
 	}
-	return ClientCPIOPath + "?" + settingsQuery
+	path := ClientCPIOPath + "?" + settingsQuery
+	if c.Source == sourceMenu {
+		path += "&boot=" + c.Wanted.String()
+	}
+	return path
 }
 
 // base is the part of a URL before the path.
@@ -213,13 +222,9 @@ func (m *Menu) base(r Request, s server) string {
 // kernelLine is what the kernel finds on its command line: which initrds to take (EFI), the address that firmware got in the kernel's own notation
 // (Documentation/admin-guide/nfs/nfsroot.rst: client:server:gateway:netmask:hostname), the network card, and the DNS and DHCP servers.
 func kernelLine(c Choice, params string) string {
-	host := ""
-	if c.Client != nil && agentproto.IsHostname(c.Client.Name) {
-		host = c.Client.Name
-	}
 	line := []string{
 		"initrd=" + configName, "initrd=" + initrdName,
-		"ip=${netX/ip}:${addr}:${netX/gateway}:${netX/netmask}:" + host,
+		"ip=${netX/ip}:${addr}:${netX/gateway}:${netX/netmask}:" + hostname(c),
 		"BOOTIF=01-${netX/mac:hexhyp}",
 		"ltsp.dns=${netX/dns}", "ltsp.dhcp=${netX.dhcp/dhcp-server}",
 	}
@@ -229,11 +234,15 @@ func kernelLine(c Choice, params string) string {
 	return strings.Join(line, " ")
 }
 
-// kernelParameters joins those of the site and of the client; what breaks CheckKernelParameters is left out and noted.
+// kernelParameters joins those of the site, of ltsp.conf and of the client, since the kernel takes the last of a kind; what breaks CheckKernelParameters is left out and noted.
 func (m *Menu) kernelParameters(c Choice) (params, note string) {
 	site := m.state.Desired.Boot.KernelParameters
 	if CheckKernelParameters(site) != nil {
 		site, note = "", "the site's kernel parameters are unusable and were left out"
+	}
+	conf := c.Conf.KernelParameters
+	if CheckKernelParameters(conf) != nil {
+		conf, note = "", join(note, "KERNEL_PARAMETERS of ltsp.conf are unusable and were left out")
 	}
 	var own string
 	if c.Client != nil {
@@ -242,7 +251,7 @@ func (m *Menu) kernelParameters(c Choice) (params, note string) {
 	if CheckKernelParameters(own) != nil {
 		own, note = "", join(note, "this PC's kernel parameters are unusable and were left out")
 	}
-	return strings.Join(strings.Fields(site+" "+own), " "), note
+	return strings.Join(strings.Fields(site+" "+conf+" "+own), " "), note
 }
 
 // initrd returns the artifact that the policy asks for, or the full one where it is missing.

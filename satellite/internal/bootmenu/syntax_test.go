@@ -10,6 +10,7 @@ import (
 // commands of iPXE 1.0.0+git-20190125 that scripts may use, with the least number of words after each.
 var commands = map[string]int{
 	"echo": 0, "set": 2, "goto": 1, "kernel": 3, "initrd": 3, "boot": 0, "chain": 1, "sleep": 1, "imgfree": 0, "prompt": 1, "shell": 0,
+	"menu": 0, "item": 1, "choose": 1, "config": 0, "sanboot": 0, "exit": 0,
 }
 
 var settingRule = regexp.MustCompile(`^\$\{(net[0-9X](\.dhcp)?/)?[a-z0-9-]+(:[a-z0-9]+)?\}$`)
@@ -36,6 +37,13 @@ func checkScript(t *testing.T, script []byte) {
 	for _, l := range lines[1:] {
 		if w := strings.Fields(l); len(w) == 3 && w[0] == "set" {
 			values[w[1]] = append(values[w[1]], w[2])
+		}
+		if w := strings.Fields(l); len(w) > 1 && w[0] == "item" && w[1] != "--gap" {
+			name := w[1]
+			if name == "--key" {
+				name = w[3]
+			}
+			values["choice"] = append(values["choice"], name)
 		}
 	}
 	for i, l := range lines[1:] {
@@ -87,7 +95,7 @@ func checkLine(t *testing.T, n int, line string, last bool, labels map[string]bo
 		}
 	}
 	words := strings.Fields(line)
-	mayFail := slices.ContainsFunc([]string{"kernel", "initrd", "boot", "chain", "sleep", "imgfree", "prompt"}, func(c string) bool { return words[0] == c })
+	mayFail := slices.ContainsFunc([]string{"kernel", "initrd", "boot", "chain", "sleep", "imgfree", "prompt", "config", "shell", "sanboot"}, func(c string) bool { return words[0] == c })
 	if mayFail && !last && words[len(words)-1] != "||" {
 		t.Errorf("line %d ends the script when it fails: %q", n, line)
 	}

@@ -74,6 +74,7 @@ type Keeper struct {
 	wanted  *set                                // the newest; nil before the first Want
 	login   login
 	states  map[variant]*State
+	changes uint64 // of what is in force
 }
 
 // variant is what makes one client's state differ from another's.
@@ -212,6 +213,7 @@ func (k *Keeper) Want(d *config.Desired) {
 	changed := k.setLoginLocked(d)
 	if k.inForce != nil && k.inForce.Site != d.Site {
 		k.inForce, changed = nil, true
+		k.changes++
 	}
 	if d.PoliciesUnusable == "" {
 		k.wanted = newSet(d)
@@ -281,6 +283,7 @@ func (k *Keeper) settleLocked() bool {
 	if before.same(k.wanted) {
 		return false
 	}
+	k.changes++
 	k.log.Info("policy is in force", "revision", k.wanted.Revision, "levels", len(k.wanted.Layers))
 	return true
 }
@@ -435,6 +438,13 @@ func (k *Keeper) Confs(room, applet string) []Conf {
 		}
 	}
 	return out
+}
+
+// Generation changes whenever what Room and Confs return may have changed.
+func (k *Keeper) Generation() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.changes
 }
 
 // Room returns the room of a client by the set in force, or an empty string.
