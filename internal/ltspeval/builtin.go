@@ -197,18 +197,21 @@ func (c *call) set() {
 }
 
 // setArgs gives the frame new arguments. Frames are copied down the tree, so what changes is the slice that all of them share.
-func (c *call) setArgs(args []string) { *c.f.args = slices.Clone(args) }
+func (c *call) setArgs(args []string) {
+	*c.f.args = arguments{list: slices.Clone(args), unknown: c.r.dirty}
+}
 
 func (c *call) shift() {
 	n := 1
 	if len(c.args) > 0 {
 		n, _ = strconv.Atoi(c.args[0])
 	}
-	if n < 0 || n > len(*c.f.args) {
-		c.r.setStatus(2, false)
+	if n < 0 || n > len(c.f.args.list) {
+		c.r.remark(c.f, c.pos, "there are not so many arguments to shift; dash ends here")
+		c.r.exit()
 		return
 	}
-	c.setArgs((*c.f.args)[n:])
+	c.f.args.list = c.f.args.list[n:]
 }
 
 // read takes a line of a here-document or a pipe.
@@ -236,7 +239,7 @@ func (c *call) read() {
 		}
 		var value string
 		if i == len(args)-1 {
-			value = trimIFS(line, ifs)
+			value = lastField(line, ifs)
 		} else {
 			value, line = cutIFS(line, ifs)
 		}
@@ -277,7 +280,13 @@ func white(ifs string) string {
 	return w.String()
 }
 
-func trimIFS(s, ifs string) string { return strings.Trim(s, white(ifs)) }
+// lastField is what the last variable of read gets: the rest of the line, without the separator behind it if there is only one field.
+func lastField(s, ifs string) string {
+	if field, rest := cutIFS(s, ifs); rest == "" {
+		return field
+	}
+	return strings.Trim(s, white(ifs))
+}
 
 // cutIFS takes the first field off a line.
 func cutIFS(s, ifs string) (field, rest string) {

@@ -209,7 +209,7 @@ func Expand(ctx context.Context, value string, vars map[string]string) (expanded
 	}
 	u := &unit{source: Source{File: "value"}, fixedLine: 1, mapped: mapped}
 	r := newRun(ctx, &Program{}, Query{Vars: vars})
-	out, unknown := r.capture(func() { r.block(stmts, frame{unit: u, args: &[]string{}}) })
+	out, unknown := r.capture(func() { r.block(stmts, frame{unit: u, args: &arguments{}}) })
 	if r.err != nil {
 		return "", false, fmt.Errorf("expand %q: %w", value, r.err)
 	}

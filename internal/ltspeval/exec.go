@@ -58,7 +58,7 @@ func (r *run) command(s *syntax.Stmt, f frame) {
 	case *syntax.Block:
 		r.block(c.Stmts, f)
 	case *syntax.Subshell:
-		r.subshell(func() { r.block(c.Stmts, f) })
+		r.subshell(f, func(f frame) { r.block(c.Stmts, f) })
 	case *syntax.BinaryCmd:
 		r.binary(c, f)
 	case *syntax.IfClause:
@@ -110,11 +110,11 @@ func (r *run) branch(f frame, pos syntax.Pos, unsure, take bool, yes, no []*synt
 // pipe runs both sides in subshells, the left one to its end first.
 func (r *run) pipe(c *syntax.BinaryCmd, f frame) {
 	in := &input{}
-	r.subshell(func() { in.text, in.unknown = r.capture(func() { r.stmt(c.X, f) }) })
+	r.subshell(f, func(f frame) { in.text, in.unknown = r.capture(func() { r.stmt(c.X, f) }) })
 	stdin := r.stdin
 	r.stdin = in
 	if r.err == nil {
-		r.subshell(func() { r.stmt(c.Y, f) })
+		r.subshell(f, func(f frame) { r.stmt(c.Y, f) })
 	}
 	r.stdin = stdin
 }
@@ -163,7 +163,9 @@ func (r *run) ifClause(c *syntax.IfClause, f frame) {
 			r.block(c.Then, f)
 			return
 		}
-		r.setStatus(0, false)
+		if c.Else == nil {
+			r.setStatus(0, false)
+		}
 	}
 }
 
@@ -225,9 +227,10 @@ func (r *run) forClause(c *syntax.ForClause, f frame) {
 		r.remark(f, c.Pos(), "this loop is not known to sh")
 		return
 	}
-	r.dirty = false
-	items := *f.args
+	items := f.args.list
+	r.dirty = f.args.unknown
 	if iter.InPos.IsValid() {
+		r.dirty = false
 		items = r.fields(iter.Items, f)
 	}
 	inexact := r.dirty
@@ -291,13 +294,16 @@ func (r *run) call(c *syntax.CallExpr, f frame) {
 	if len(args) == 0 {
 		r.substituted = false
 		r.assigns(c.Assigns, f)
-		if !r.substituted {
+		if r.substituted {
+			r.setStatus(r.subStatus, r.subUnsure)
+		} else {
 			r.setStatus(0, false)
 		}
 		return
 	}
 	if fn, ok := r.function(args[0]); ok && !isSpecial(args[0]) && !isOwn(args[0]) {
 		restore := r.temporary(c.Assigns, f)
+		r.dirty = dirty
 		r.invoke(fn, args[1:], f, c.Pos())
 		restore()
 		return
@@ -390,7 +396,7 @@ func (r *run) invoke(fn function, args []string, f frame, pos syntax.Pos) {
 		r.failAt(f, pos)
 		return
 	}
-	inner := frame{unit: fn.unit, args: &args, locals: make(map[string]*variable)}
+	inner := frame{unit: fn.unit, args: &arguments{list: args, unknown: r.dirty}, locals: make(map[string]*variable)}
 	r.stmt(fn.body, inner)
 	r.putBack(inner.locals)
 	if r.ctl != ctlExit {
@@ -428,9 +434,10 @@ func (r *run) section(u *unit, name string, args []string) {
 	if r.value(function) != "1" {
 		r.ran = append(r.ran, shown)
 	}
+	r.dirty = false
 	hidden := r.vars["section"]
 	r.preset("section", name)
-	r.invoke(fn, args, frame{unit: u, args: &args}, syntax.Pos{})
+	r.invoke(fn, args, frame{unit: u, args: &arguments{list: args}}, syntax.Pos{})
 	r.putBack(map[string]*variable{"section": hidden})
 }
 

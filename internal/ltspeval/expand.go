@@ -187,15 +187,16 @@ func (e *expansion) param(p *syntax.ParamExp, q quoting) {
 
 // arguments expands $@ and $*.
 func (e *expansion) arguments(name string, q quoting) {
+	e.r.dirty = e.r.dirty || e.f.args.unknown
 	if q != bare && name == "*" {
 		sep := " "
 		if ifs, set := e.r.get("IFS"); set {
 			sep = ifs[:min(1, len(ifs))]
 		}
-		e.add(piece{text: strings.Join(*e.f.args, sep), quoted: true})
+		e.add(piece{text: strings.Join(e.f.args.list, sep), quoted: true})
 		return
 	}
-	for i, a := range *e.f.args {
+	for i, a := range e.f.args.list {
 		if i > 0 {
 			e.add(piece{next: true})
 		}
@@ -207,9 +208,10 @@ func (e *expansion) arguments(name string, q quoting) {
 func (r *run) parameter(name string, f frame, p *syntax.ParamExp) (value string, set bool) {
 	switch name {
 	case "@", "*":
-		return strings.Join(*f.args, " "), len(*f.args) > 0
+		return strings.Join(f.args.list, " "), len(f.args.list) > 0
 	case "#":
-		return strconv.Itoa(len(*f.args)), true
+		r.dirty = r.dirty || f.args.unknown
+		return strconv.Itoa(len(f.args.list)), true
 	case "?":
 		r.dirty = r.dirty || r.unsure
 		return strconv.Itoa(r.status), true
@@ -222,10 +224,11 @@ func (r *run) parameter(name string, f frame, p *syntax.ParamExp) (value string,
 		return strconv.Itoa(f.unit.line(p.Pos())), true
 	}
 	if n, err := strconv.Atoi(name); err == nil {
-		if n > len(*f.args) {
+		r.dirty = r.dirty || f.args.unknown
+		if n > len(f.args.list) {
 			return "", false
 		}
-		return (*f.args)[n-1], true
+		return f.args.list[n-1], true
 	}
 	return r.get(name)
 }
@@ -236,6 +239,8 @@ func (e *expansion) operator(p *syntax.ParamExp, value string, set bool, q quoti
 	case syntax.AlternateUnset, syntax.AlternateUnsetOrNull:
 		if set && (op == syntax.AlternateUnset || value != "") {
 			e.word(p.Exp.Word, q)
+		} else {
+			e.result("", q)
 		}
 		return
 	case syntax.RemSmallPrefix, syntax.RemLargePrefix, syntax.RemSmallSuffix, syntax.RemLargeSuffix:
@@ -255,7 +260,9 @@ func (e *expansion) operator(p *syntax.ParamExp, value string, set bool, q quoti
 	case syntax.DefaultUnset, syntax.DefaultUnsetOrNull:
 		e.word(p.Exp.Word, q)
 	case syntax.AssignUnset, syntax.AssignUnsetOrNull:
-		v := e.r.joined(p.Exp.Word, q, e.f)
+		inner := expansion{r: e.r, f: e.f}
+		inner.word(p.Exp.Word, q)
+		v := join(inner.pieces)
 		e.r.assign(e.f, p.Pos(), p.Param.Value, v, e.r.dirty)
 		e.result(v, q)
 	case syntax.ErrorUnset, syntax.ErrorUnsetOrNull:
@@ -280,7 +287,7 @@ func (e *expansion) word(w *syntax.Word, q quoting) {
 	if e.r.depth > e.r.limits.Depth {
 		e.r.limit("expansions nest more than %d deep", e.r.limits.Depth)
 	} else {
-		e.parts(w.Parts, q)
+		e.operand(w.Parts, q)
 	}
 	e.r.depth--
 	for i := from; i < len(e.pieces); i++ {
@@ -289,6 +296,24 @@ func (e *expansion) word(w *syntax.Word, q quoting) {
 		} else if q != bare {
 			p.text = strings.ReplaceAll(p.text, `\}`, "}")
 		}
+	}
+}
+
+// operand expands the parts of a word behind an operator. Within double quotes single quotes are text there (POSIX section 2.6.2), which the parser does not know.
+func (e *expansion) operand(parts []syntax.WordPart, q quoting) {
+	for i, p := range parts {
+		s, ok := p.(*syntax.SglQuoted)
+		if !ok || q == bare {
+			e.parts(parts[i:i+1], q)
+			continue
+		}
+		e.add(piece{text: "'", quoted: true})
+		if w, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Document(strings.NewReader(s.Value)); err == nil && openers([]byte(s.Value)) <= maxOpeners {
+			e.parts(w.Parts, q)
+		} else {
+			e.add(piece{text: e.f.unit.text(s.Value), quoted: true})
+		}
+		e.add(piece{text: "'", quoted: true})
 	}
 }
 
@@ -492,10 +517,15 @@ func (s *splitter) split(t string) {
 // substitute runs $(...).
 func (r *run) substitute(c *syntax.CmdSubst, f frame) string {
 	text, unknown := "", false
-	dirty := r.dirty
-	r.setStatus(0, false)
-	r.subshell(func() { text, unknown = r.capture(func() { r.block(c.Stmts, f) }) })
-	r.dirty, r.substituted = dirty || unknown, true
+	dirty, status, unsure := r.dirty, r.status, r.unsure
+	if len(c.Stmts) == 0 {
+		r.setStatus(0, false)
+	}
+	r.subshell(f, func(f frame) { text, unknown = r.capture(func() { r.block(c.Stmts, f) }) })
+	r.dirty = dirty || unknown
+	// $? in the same command still means the command before.
+	r.substituted, r.subStatus, r.subUnsure = true, r.status, r.unsure
+	r.setStatus(status, unsure)
 	return strings.TrimRight(text, "\n")
 }
 

@@ -24,10 +24,11 @@ func bySh(t *testing.T, text string, s ltspconf.Subject, names []string) map[str
 	}
 	cmd := exec.CommandContext(t.Context(), "/bin/sh")
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}
+	cmd.Dir = t.TempDir() // so that no word is a file's name
 	cmd.Stdin = strings.NewReader(script)
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("sh: %v", err)
+		t.Fatalf("sh: %v\n%s", err, text)
 	}
 	values := make(map[string]string)
 	for v := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {

@@ -43,10 +43,17 @@ const (
 	ctlExit
 )
 
+// arguments are $1 and so on, which all frames of a function share.
+type arguments struct {
+	list []string
+	// unknown says that they hang on something that only the client knows.
+	unknown bool
+}
+
 // frame is where a command stands.
 type frame struct {
 	unit *unit
-	args *[]string
+	args *arguments
 	// locals holds what local has hidden; nil outside functions.
 	locals map[string]*variable
 	inLoop int
@@ -76,14 +83,17 @@ type run struct {
 	before       int
 	beforeUnsure bool
 	isClient     bool
-	substituted  bool             // a $(...) ran, so the status is its
-	dirty        bool             // the expansion going on used something inexact
-	doubt        int              // depth of branches that hang on something inexact
-	out          *strings.Builder // nil where output goes nowhere
-	unknown      bool             // what went to out is not all
-	stdin        *input
-	remarks      []string
-	ran          []string
+	// substituted says that a $(...) ran in a command, with subStatus.
+	substituted bool
+	subStatus   int
+	subUnsure   bool
+	dirty       bool             // the expansion going on used something inexact
+	doubt       int              // depth of branches that hang on something inexact
+	out         *strings.Builder // nil where output goes nowhere
+	unknown     bool             // what went to out is not all
+	stdin       *input
+	remarks     []string
+	ran         []string
 }
 
 // input is what read and cat get.
@@ -261,7 +271,7 @@ func (r *run) isGuard(name string) bool {
 func (r *run) load(u *unit) {
 	r.last = u
 	if u.funcs == nil {
-		r.block(u.stmts, frame{unit: u, args: &[]string{}})
+		r.block(u.stmts, frame{unit: u, args: &arguments{}})
 		r.loaded++
 		return
 	}
@@ -333,7 +343,7 @@ func (r *run) maybeName(f frame, pos syntax.Pos, name string) {
 }
 
 // subshell runs fn with a copy of all that it can change.
-func (r *run) subshell(fn func()) {
+func (r *run) subshell(f frame, fn func(f frame)) {
 	vars, funcs, memory := r.vars, r.funcs, r.memory
 	r.vars = make(map[string]*variable, len(vars))
 	for name, v := range vars {
@@ -342,12 +352,14 @@ func (r *run) subshell(fn func()) {
 		r.vars[name] = &c
 	}
 	r.funcs = maps.Clone(funcs)
-	r.step(1 + (len(vars)+len(funcs))/8)
+	r.step(1 + (len(vars)+len(funcs))/2)
 	r.depth++
 	if r.depth > r.limits.Depth {
 		r.limit("commands nest more than %d deep", r.limits.Depth)
 	} else {
-		fn()
+		args := *f.args
+		f.args, f.locals = &args, maps.Clone(f.locals)
+		fn(f)
 	}
 	r.depth--
 	r.vars, r.funcs, r.memory = vars, funcs, memory
@@ -380,5 +392,5 @@ func (r *run) kernel(cmdline string) {
 		r.fail(err)
 		return
 	}
-	r.block(stmts, frame{args: &[]string{}, unit: &unit{source: s, fixedLine: 1, section: ltspconf.Unnamed, mapped: mapped}})
+	r.block(stmts, frame{args: &arguments{}, unit: &unit{source: s, fixedLine: 1, section: ltspconf.Unnamed, mapped: mapped}})
 }

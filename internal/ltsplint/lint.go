@@ -112,6 +112,7 @@ func (f *file) lint() {
 	if f.tree != nil {
 		f.commands()
 		f.assignments()
+		f.twice()
 		f.endings()
 	}
 }
@@ -154,6 +155,8 @@ func Markdown() string {
 // Rules lists all rules, sorted by name.
 func Rules() []Rule {
 	return []Rule{
+		{"assigned-twice", "a parameter has a value twice in one section; the first is lost"},
+		{"autologin-form", "AUTOLOGIN is a user's name, not a switch"},
 		{"carriage-return", "Windows line ends: each value gets a carriage return at its end"},
 		{"character-class", "[pc0[1-3]]: LTSP deletes brackets in a section's name, so there are no classes"},
 		{"cidr", "[10.0.0.0/24]: a section's name is a pattern for the address, not a network"},
@@ -174,6 +177,7 @@ func Rules() []Rule {
 		{"include-unknown", "INCLUDE of a section that is not there"},
 		{"initrd-hook", "a hook of initrd-bottom in [server] or [common], which LTSP also runs on its server"},
 		{"last-command", "the last command of a section can fail, which LTSP takes for an error at start"},
+		{"ltsp5", "a parameter of LTSP 5, which later versions do not know"},
 		{"mac-form", "a section looks like a MAC address that no client can have"},
 		{"mac-only", "LTSP reads the parameter only from [server], [common] and sections of a whole MAC address"},
 		{"no-section", "a file without any section, which LTSP does not take"},

@@ -84,8 +84,11 @@ var tests = []struct {
 	{"host names", "[52:54:00:00:00:01]\nHOSTNAME=pc01\n[52:54:00:00:00:02]\nHOSTNAME=pc01\n[clients]\nHOSTNAME=pc\n", []string{"4 warning host-name-collision", "6 warning host-name-collision"}},
 	{"exit", "[clients]\nexit 0\ntest x || exec y\n", []string{"2 warning exit", "3 warning exit"}},
 	{"last command", "[pc01]\nA=1\ntest -f /x && A=2\n[pc02]\ntest -f /x && A=2\n:\n[pc03]\n test -f y\n", []string{"3 note last-command", "8 note last-command"}},
+	{"twice", "[clients]\nLIGHTDM_CONF=a=1\nLIGHTDM_CONF=b=2\nif test \"$X\"; then\nRELOGIN=1\nelse\nRELOGIN=0\nfi\nRELOGIN=1\nMINE=1\nMINE=2\n[pc01]\nLIGHTDM_CONF=c\n", []string{"2 warning assigned-twice"}},
+	{"automatic login", "[clients]\nAUTOLOGIN=1\n[pc01]\nAUTOLOGIN=pc/guest\n", []string{"2 error autologin-form"}},
+	{"old parameters", "[clients]\nLDM_SESSION=x\nSCREEN_07=ldm\n", []string{"2 warning ltsp5", "3 warning ltsp5"}},
 	{"differs", "[common]\nBASE_DIR=/x\n[clients]\nREMOTEAPPS=gimp\nREMOTEAPPS_TRUSTED=1\n", []string{"2 note differs", "4 note differs"}},
-	{"not here", "[server]\nNAT=1\nNAT=0\n", []string{"2 note not-here"}},
+	{"not here", "[server]\nNAT=1\nNAT=0\n", []string{"2 note not-here", "2 warning assigned-twice"}},
 }
 
 func TestRules(t *testing.T) {

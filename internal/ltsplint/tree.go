@@ -33,6 +33,8 @@ type set struct {
 	exact bool
 	// before is the first word of a command that it stands before, "" if it stands alone.
 	before string
+	// always tells whether it is a section's own command, on no condition.
+	always bool
 }
 
 // command is a simple command.
@@ -66,8 +68,28 @@ func read(conf *ltspconf.File) *tree {
 			t.lasts[line] = b.Stmts[len(b.Stmts)-1]
 		}
 		t.walk(d.Body, conf.Lines())
+		t.always(d.Body)
 	}
 	return t
+}
+
+// always marks the assignments that are a section's own commands.
+func (t *tree) always(body *syntax.Stmt) {
+	b, ok := body.Cmd.(*syntax.Block)
+	if !ok {
+		return
+	}
+	own := make(map[int]bool)
+	for _, s := range b.Stmts {
+		if c, ok := s.Cmd.(*syntax.CallExpr); ok && len(c.Args) == 0 {
+			own[lineOf(c.Pos())] = true
+		}
+	}
+	for i := range t.sets {
+		if own[t.sets[i].line] && t.sets[i].before == "" {
+			t.sets[i].always = true
+		}
+	}
 }
 
 func lineOf(pos syntax.Pos) int { return int(pos.Line()) - ltspconf.LineOffset }

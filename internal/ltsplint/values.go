@@ -147,6 +147,8 @@ func (f *file) special(s set) {
 		f.add(s.line, Note, "pamltsp-conf", "for LTSP, put it into pamltsp.conf", "%s works here; LTSP reads it from pamltsp.conf only", s.name)
 	case s.name == "HOSTNAME" && s.exact && s.value != strings.ToLower(s.value) && !strings.Contains(s.value, "%"):
 		f.add(s.line, Warning, "host-name-upper-case", "write "+strings.ToLower(s.value), "names of sections are lower case, so none matches the host name %q", s.value)
+	case s.name == "AUTOLOGIN" && s.exact && slices.Contains([]string{"0", "1", "true", "yes", "True"}, s.value):
+		f.add(s.line, Error, "autologin-form", "write AUTOLOGIN=USER, or AUTOLOGIN=pc/guest", "AUTOLOGIN=%s would log in a user of that name", s.value)
 	case strings.HasPrefix(s.name, "PASSWORDS_") && s.exact:
 		f.passwords(s)
 	}
@@ -188,8 +190,30 @@ func (f *file) unknown(s set) {
 		f.add(s.line, Error, "family-suffix", "write "+s.name+"_X", "%s does nothing without a suffix", s.name)
 		return
 	}
+	if slices.ContainsFunc(ltsp5, func(p string) bool { return strings.HasPrefix(s.name, p) }) {
+		f.add(s.line, Warning, "ltsp5", "leave it out, and see the list of parameters", "%s was a parameter of LTSP 5", s.name)
+		return
+	}
 	if near := nearest(s.name); near != "" {
 		f.add(s.line, Warning, "typo", "write "+near, "%s is no parameter", s.name)
+	}
+}
+
+// ltsp5 are beginnings of names that lts.conf of LTSP 5 had.
+var ltsp5 = []string{"LDM_", "SCREEN_0", "SCREEN_1", "LOCAL_APPS", "LOCALDEV", "NBD_SWAP", "XSERVER", "XKB", "X_COLOR_DEPTH", "X_MODE_", "X_OPTION_", "PRINTER_", "FAT_", "KEEP_SYSTEM_SERVICE_", "SOUND"}
+
+// twice finds values that a later line of the same section takes back.
+func (f *file) twice() {
+	last := make(map[string]set)
+	for _, s := range f.tree.sets {
+		if _, known := ltspparam.Lookup(s.name); !known || !s.always || !s.exact || f.tree.used[s.name] {
+			continue
+		}
+		key := f.section(s.line) + "\x00" + s.name
+		if o, seen := last[key]; seen && o.line != s.line {
+			f.add(o.line, Warning, "assigned-twice", "put all into one value, with line breaks where several lines are meant", "%s gets another value in line %d, so this one is lost", s.name, s.line)
+		}
+		last[key] = s
 	}
 }
 
