@@ -93,6 +93,24 @@ func TestCreateCleansUp(t *testing.T) {
 	}
 }
 
+func TestReplace(t *testing.T) {
+	t.Parallel()
+	m := &mapper{}
+	other := table
+	other.Device = "/dev/loop0"
+	if err := Replace(m, "ltsp-root", other); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"load ltsp-root verity 1 /dev/loop0 /dev/loop0 4096 4096 100 100 sha256 " + root + " -", "resume ltsp-root"}
+	if diff := cmp.Diff(want, m.calls); diff != "" {
+		t.Error(diff)
+	}
+	m = &mapper{fail: unix.DM_TABLE_LOAD}
+	if err := Replace(m, "ltsp-root", other); !errors.Is(err, unix.EINVAL) || len(m.calls) != 1 {
+		t.Errorf("a refused table: %v, %v", err, m.calls)
+	}
+}
+
 func TestCreateRefuses(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]Table{

@@ -224,6 +224,13 @@ func (a *app) evalFiles(ctx context.Context, args []string, f evalFlags) error {
 	return a.print(view.view(f.lost))
 }
 
+type assignmentView struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Section string `json:"section"`
+	Value   string `json:"value"`
+}
+
 type valueView struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -245,7 +252,7 @@ func viewEvaluation(res *ltspeval.Result) *evaluationView {
 	for _, v := range res.Values {
 		view := valueView{Name: v.Name, Value: v.Value, Inexact: v.Inexact}
 		for _, as := range v.Assignments {
-			view.Assignments = append(view.Assignments, assignmentView{File: filepath.Join(as.Scope, as.File), Line: uint32(as.Line), Section: as.Section, Value: as.Value})
+			view.Assignments = append(view.Assignments, assignmentView{File: filepath.Join(as.Scope, as.File), Line: as.Line, Section: as.Section, Value: as.Value})
 		}
 		e.Values = append(e.Values, view)
 	}
@@ -308,7 +315,7 @@ func (e *evaluationView) view(lost bool) printer.View {
 			value = "~" + value
 		}
 		for i, as := range x.Assignments {
-			place := as.File + ":" + strconv.Itoa(int(as.Line))
+			place := as.File + ":" + strconv.Itoa(as.Line)
 			switch {
 			case i == 0:
 				v.Rows = append(v.Rows, []string{x.Name, value, place, "[" + as.Section + "]"})
@@ -336,6 +343,15 @@ func oneLine(s string) string {
 	return s
 }
 
+type findingView struct {
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+	Severity string `json:"severity"`
+	Rule     string `json:"rule"`
+	Text     string `json:"text"`
+	Remedy   string `json:"remedy"`
+}
+
 func (a *app) lintFiles(args []string) error {
 	sources, err := readLayers(args, func(string) bool { return true })
 	if err != nil {
@@ -345,9 +361,9 @@ func (a *app) lintFiles(args []string) error {
 	v := printer.View{Columns: []string{"PLACE", "SEVERITY", "RULE", "FINDING", "REMEDY"}}
 	wrong := 0
 	for _, f := range ltsplint.Lint(sources) {
-		x := findingView{File: filepath.Join(f.Scope, f.File), Line: uint32(f.Line), Severity: f.Severity, Rule: f.Rule, Text: f.Text, Remedy: f.Remedy}
+		x := findingView{File: filepath.Join(f.Scope, f.File), Line: f.Line, Severity: f.Severity, Rule: f.Rule, Text: f.Text, Remedy: f.Remedy}
 		views = append(views, x)
-		v.Rows = append(v.Rows, []string{x.File + ":" + strconv.Itoa(f.Line), x.Severity, x.Rule, oneLine(x.Text), oneLine(x.Remedy)})
+		v.Rows = append(v.Rows, []string{x.File + ":" + strconv.Itoa(x.Line), x.Severity, x.Rule, oneLine(x.Text), oneLine(x.Remedy)})
 		if f.Severity == ltsplint.Error {
 			wrong++
 		}
