@@ -79,7 +79,7 @@ func TestPolicyEvalForPrograms(t *testing.T) {
 func TestPolicyLint(t *testing.T) {
 	dir := etcLTSP(t, map[string]string{"ltsp.conf": "[c*]\n[clients]\nA=1\n", "ltsp-init.conf": "A=1\n"})
 	code, out, errs := run(t, "policy", "lint", dir)
-	if code != ExitInvalid || !strings.Contains(errs, "2 of 4 findings are errors") {
+	if code != ExitInvalid || !strings.Contains(errs, "2 of 5 findings are errors") {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
 	for _, want := range []string{dir + "/ltsp.conf:2 ", "shadowed-section", "move it above line 1", dir + "/ltsp-init.conf:1 ", "runs-once"} {
