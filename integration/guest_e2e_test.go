@@ -85,7 +85,8 @@ func (g guest) logIn(name, password string) bool {
 		g.sh("stty -echo; PS1='$ '")
 		return true
 	}
-	g.must(g.Send("\x03\x04\n")) // login asks again
+	g.must(g.Send("\x03\n")) // login asks again; this ends it and the whole line
+	g.must(g.Send("echo LOGIN''OVER\n"))
 	g.expect(ctx, `LOGINOVER`)
 	return false
 }

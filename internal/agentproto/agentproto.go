@@ -130,7 +130,7 @@ type Report struct {
 }
 
 // Step is one entry of the boot timeline. At counts from the kernel's start (CLOCK_BOOTTIME), so wrong clocks do not matter.
-// Names: kernel, agent, modules, network, nbd, verity, root, switch, systemd, agent-up, healthy.
+// Names: kernel, agent, modules, network, nbd, verity, root, policy, switch, systemd, agent-up, healthy.
 type Step struct {
 	Name string   `json:"name"`
 	At   Duration `json:"at"`

@@ -255,6 +255,14 @@ func TestLimitsAreTheCallers(t *testing.T) {
 	}
 }
 
+func TestHistoryIsBounded(t *testing.T) {
+	res := evaluate(t, conf("i=0\nwhile [ $i -lt 1000 ]; do i=$((i+1)); done"))
+	v, _ := res.Get("i")
+	if n := len(v.Assignments); n != maxAssignments || v.Assignments[0].Value != "1000" || v.Assignments[n-1].Value != "901" {
+		t.Errorf("%d assignments, the last is %q", n, v.Assignments[0].Value)
+	}
+}
+
 func TestEvaluateObeysItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

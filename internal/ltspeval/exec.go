@@ -460,12 +460,15 @@ func (r *run) include(f frame, name string, pos syntax.Pos) {
 	r.remark(f, pos, "INCLUDE of %q, which no section matches", name)
 }
 
+// parseSteps is what parsing a text costs, besides its length.
+const parseSteps = 20
+
 // eval runs a text in place.
 func (r *run) eval(text string, f frame, pos syntax.Pos) {
 	line := f.unit.line(pos)
 	s := f.unit.source
 	s.Text = nil
-	r.step(len(text) / 16)
+	r.step(parseSteps + len(text)/4)
 	if r.err != nil {
 		return
 	}

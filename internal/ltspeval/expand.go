@@ -308,6 +308,7 @@ func (e *expansion) operand(parts []syntax.WordPart, q quoting) {
 			continue
 		}
 		e.add(piece{text: "'", quoted: true})
+		e.r.step(parseSteps + len(s.Value)/4)
 		if w, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Document(strings.NewReader(s.Value)); err == nil && openers([]byte(s.Value)) <= maxOpeners {
 			e.parts(w.Parts, q)
 		} else {

@@ -14,11 +14,25 @@ import (
 // bySh evaluates with this machine's /bin/sh and the text that a client would run, and returns the variables that are named.
 func bySh(t *testing.T, text string, s ltspconf.Subject, names []string) map[string]string {
 	t.Helper()
-	f, err := ltspconf.Parse([]byte(text))
-	if err != nil {
-		t.Fatal(err)
+	return layersBySh(t, []Source{{Text: []byte(text)}}, s, names)
+}
+
+func layersBySh(t *testing.T, sources []Source, s ltspconf.Subject, names []string) map[string]string {
+	t.Helper()
+	var layers [][]*ltspconf.File
+	var text strings.Builder
+	for i, src := range sources {
+		f, err := ltspconf.Parse(src.Text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 || src.Scope != sources[i-1].Scope {
+			layers = append(layers, nil)
+		}
+		layers[len(layers)-1] = append(layers[len(layers)-1], f)
+		text.Write(src.Text)
 	}
-	script := "echo() { printf '%s\\n' \"$*\"; }\n" + string(ltspconf.NewProgram([][]*ltspconf.File{{f}}, s).Text)
+	script := "echo() { printf '%s\\n' \"$*\"; }\n" + string(ltspconf.NewProgram(layers, s).Text)
 	for _, n := range names {
 		script += "printf '%s\\0' \"" + n + "=$" + n + "\"\n"
 	}
@@ -28,7 +42,7 @@ func bySh(t *testing.T, text string, s ltspconf.Subject, names []string) map[str
 	cmd.Stdin = strings.NewReader(script)
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("sh: %v\n%s", err, text)
+		t.Fatalf("sh: %v\n%s", err, text.String())
 	}
 	values := make(map[string]string)
 	for v := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
@@ -101,6 +115,52 @@ func TestAgreesWithSh(t *testing.T) {
 			}
 			if !slices.IsSortedFunc(res.Values, func(a, b Value) int { return strings.Compare(a.Name, b.Name) }) {
 				t.Error("values are not sorted")
+			}
+		})
+	}
+}
+
+// TestLayersAgreeWithSh evaluates several layers here and as a client would.
+func TestLayersAgreeWithSh(t *testing.T) {
+	files := func(texts ...string) []Source {
+		var out []Source
+		for i := 0; i < len(texts); i += 3 {
+			out = append(out, Source{Scope: texts[i], File: texts[i+1], Text: []byte(texts[i+2])})
+		}
+		return out
+	}
+	tests := map[string][]Source{
+		"later wins":         files("o", "ltsp.conf", "A=1\n[pc01]\nA=2\nB=2\n", "s", "ltsp.conf", "A=3\n", "r", "ltsp.conf", "[clients]\nB=\"$A$B\"\n"),
+		"include":            files("o", "ltsp.conf", "[crt]\nA=o\nINCLUDE=deep\n[deep]\nB=o\n", "s", "ltsp.conf", "[crt]\nA=s\n[clients]\nINCLUDE=crt\nINCLUDE=deep\n", "r", "ltsp.conf", "[clients]\nC=$A\nINCLUDE=crt\nINCLUDE=deep\nINCLUDE=none\n"),
+		"include by pattern": files("o", "ltsp.conf", "[c*]\nA=\"$A+\"\n", "s", "ltsp.conf", "[pc01]\nINCLUDE=crt\nINCLUDE=crt\n"),
+		"applet files":       files("o", "ltsp.conf", "A=1\n[clients]\nB=1\n", "o", "ltsp-init.conf", "A=2\n[clients]\nB=2\n[init/]\nC=2\n", "s", "ltsp-init.conf", "D=3\n[clients]\nE=3\n[init/]\nC=3\nINCLUDE=only\n", "s2", "ltsp.conf", "[only]\nA=4\n"),
+		"functions live on":  files("o", "ltsp.conf", "f() { A=o$1; }\n[wall]\nB=$A\nINCLUDE=paint\n[paint]\nC=$B\n", "r", "ltsp.conf", "[clients]\nf x\nsection_wall\nf() { D=r; }\nf\n"),
+		"same function":      files("o", "ltsp.conf", "[a.b]\nA=1\n[clients]\nINCLUDE=a.b\n", "r", "ltsp.conf", "[a_b]\nA=2\n[clients]\nINCLUDE=a.b\n"),
+		"call":               files("o", "ltsp.conf", "[x]\nA=o\n", "r", "ltsp.conf", "[clients]\nsection_call x y\n[y]\nB=r\n"),
+		"host name":          files("o", "ltsp.conf", "[52:54:00:00:00:01]\nHOSTNAME=lab\n", "r", "ltsp.conf", "[lab]\nA=1\n[pc01]\nB=1\n[init/lab]\nC=1\n"),
+		"header in quotes":   files("o", "ltsp.conf", "[clients]\nA='\n[pc01]\n'\n[x]\nB=1\n", "r", "ltsp.conf", "[clients]\nINCLUDE=x\n"),
+	}
+	for name, sources := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := ltspconf.Subject{MAC: "52:54:00:00:00:01", IP: "10.0.0.21", Hostname: "pc01", Applet: "init"}
+			res, err := Evaluate(t.Context(), Input{Sources: sources, Subject: s})
+			if err != nil {
+				t.Fatal(err)
+			}
+			names := strings.Fields("B C D E HOSTNAME")
+			if name != "header in quotes" {
+				names = append(names, "A")
+			}
+			got := make(map[string]string)
+			for _, n := range names {
+				v, _ := res.Get(n)
+				got[n] = v.Value
+			}
+			if got["HOSTNAME"] == "" {
+				got["HOSTNAME"] = "pc01"
+			}
+			if diff := cmp.Diff(layersBySh(t, sources, s, names), got); diff != "" {
+				t.Errorf("-sh +here\n%s%q", diff, res.Remarks)
 			}
 		})
 	}

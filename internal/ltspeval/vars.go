@@ -227,14 +227,14 @@ func (r *run) note(f frame, pos syntax.Pos, name string, v *variable) {
 	}
 	line := f.unit.line(pos)
 	a := Assignment{Scope: f.unit.source.Scope, File: f.unit.source.File, Line: line, Section: f.unit.sectionAt(line), Value: v.value}
-	if len(v.history) >= maxAssignments {
-		r.use(-len(v.history[0].Value))
-		v.history = append(slices.Clone(v.history[1:]), a)
-	} else {
-		v.history = append(v.history, a)
-		r.use(overhead)
+	if len(v.history) >= 2*maxAssignments {
+		for _, old := range v.history[:maxAssignments] {
+			r.use(-len(old.Value) - overhead)
+		}
+		v.history = slices.Clone(v.history[maxAssignments:])
 	}
-	r.use(len(v.value))
+	v.history = append(v.history, a)
+	r.use(len(v.value) + overhead)
 }
 
 func (r *run) unset(name string) {
@@ -374,7 +374,7 @@ func (r *run) result() *Result {
 		if len(v.history) == 0 || !v.set || r.isGuard(name) {
 			continue
 		}
-		as := slices.Clone(v.history)
+		as := slices.Clone(v.history[max(0, len(v.history)-maxAssignments):])
 		slices.Reverse(as)
 		res.Values = append(res.Values, Value{Name: name, Value: v.value, Assignments: as, Inexact: v.inexact})
 	}

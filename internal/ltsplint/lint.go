@@ -71,7 +71,9 @@ type file struct {
 	lines   [][]byte
 	earlier []*file
 	// tree is nil when the text is no shell.
-	tree     *tree
+	tree *tree
+	// looked are the names that nearest has looked at.
+	looked   map[string]bool
 	findings []Finding
 }
 
@@ -87,7 +89,7 @@ func open(s ltspeval.Source, layer int) (*file, []Finding) {
 	if confErr != nil {
 		return nil, fatal
 	}
-	f := &file{source: s, layer: layer, conf: conf, lines: bytes.Split(s.Text, []byte("\n"))}
+	f := &file{source: s, layer: layer, conf: conf, lines: bytes.Split(s.Text, []byte("\n")), looked: make(map[string]bool)}
 	if err == nil {
 		f.tree = read(conf)
 	}

@@ -194,6 +194,10 @@ func (f *file) unknown(s set) {
 		f.add(s.line, Warning, "ltsp5", "leave it out, and see the list of parameters", "%s was a parameter of LTSP 5", s.name)
 		return
 	}
+	if f.looked[s.name] || len(f.looked) >= maxLooked {
+		return
+	}
+	f.looked[s.name] = true
 	if near := nearest(s.name); near != "" {
 		f.add(s.line, Warning, "typo", "write "+near, "%s is no parameter", s.name)
 	}
@@ -216,6 +220,9 @@ func (f *file) twice() {
 		last[key] = s
 	}
 }
+
+// maxLooked bounds the names of a file that are compared with all parameters.
+const maxLooked = 1000
 
 // nearest returns the known parameter that a name was probably meant as, or "".
 func nearest(name string) string {

@@ -130,7 +130,7 @@ func (s *Shell) start(program []string) error {
 // wake ends a read of a reply that will not come: a process that the shell left behind may hold the pipe open.
 func (s *Shell) wake() { _ = s.replies.SetReadDeadline(time.Unix(1, 0)) }
 
-// Close ends the shell. Processes that its scripts left running go on.
+// Close ends the shell. Processes that its scripts left running go on, but nobody reads any more what they print: a write is an error for them, or ends them.
 func (s *Shell) Close() {
 	s.commands.Close()
 	select {

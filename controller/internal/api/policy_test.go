@@ -15,13 +15,15 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/api"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/fleet"
+	"github.com/ltsp-fleet/ltsp-fleet/controller/internal/store"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/policy"
 	adminv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1"
 	satellitev1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/satellite/v1"
 )
 
 // conf is a tree with one configuration, as an archive.
-func conf(t *testing.T, text string, more ...policy.File) []byte {
+func conf(t testing.TB, text string, more ...policy.File) []byte {
 	t.Helper()
 	tree := policy.Tree{{Path: policy.ConfName, Kind: policy.Regular, Mode: 0o600, Content: []byte(text)}}
 	for _, f := range more {
@@ -386,5 +388,35 @@ func TestSyntaxErrorsAreRefused(t *testing.T) {
 	list, err := adminv1.NewPolicyServiceClient(admin).ListPolicies(b.ctx, &adminv1.ListPoliciesRequest{})
 	if err != nil || len(list.GetPolicies()) != 0 {
 		t.Errorf("policies %v, %v", list, err)
+	}
+}
+
+// BenchmarkPlanPolicy plans a change for 1,000 clients over TLS: what an admin waits for.
+func BenchmarkPlanPolicy(b *testing.B) {
+	bench := start(b, api.Limits{})
+	admin := bench.admin("anna")
+	bench.site(admin, "a")
+	err := bench.store.Update(bench.ctx, &store.Change{Actor: "test", Action: "client.set", Object: "all"}, func(tx *store.Tx) error {
+		for n := range 1000 {
+			c := fleet.Client{Site: "a", MAC: fleet.MAC(fmt.Sprintf("52:54:00:00:%02x:%02x", n>>8, n&255)), Name: fmt.Sprintf("pc%04d", n)}
+			if err := tx.PutClient(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var text strings.Builder
+	for n := range 1000 {
+		fmt.Fprintf(&text, "[pc%04d]\nAUTOLOGIN=user%d\n", n, n)
+	}
+	archive := conf(b, text.String())
+	for b.Loop() {
+		plan, err := bench.planPolicy(admin, "site/a", archive, 0)
+		if err != nil || plan.GetClientsChanged() != 1000 || len(plan.GetClients()) != 1000 {
+			b.Fatal(plan.GetClientsChanged(), err)
+		}
 	}
 }

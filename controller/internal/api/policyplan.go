@@ -116,7 +116,7 @@ func viewClient(c seenClient, site fleet.Site, subnets []fleet.Subnet) policyvie
 	v := policyview.Client{
 		MAC: c.mac, Name: c.name(), Site: c.site, Room: c.room(subnets), Address: addrText(c.address()), KernelParameters: site.Boot.KernelParameters,
 	}
-	if site.LoginHost.Address != fleet.LocalLoginHost {
+	if v.ServerIsLocal = site.LoginHost.Address == fleet.LocalLoginHost; !v.ServerIsLocal {
 		v.Server = site.LoginHost.Address
 	}
 	if c.config != nil {

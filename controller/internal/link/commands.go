@@ -20,6 +20,7 @@ const (
 const (
 	noSatellite  = "no satellite of the site is connected"
 	noConnection = "no satellite has a connection to the client"
+	noNetwork    = "no satellite is attached to the client's network"
 	tooMany      = "too many commands are under way; try again later"
 )
 
@@ -47,8 +48,11 @@ func (t *tally) hear(s *Session, result fleet.CommandResult) bool {
 			return false
 		}
 		result = fleet.CommandResult{Error: noConnection}
-		if t.failed != "" {
+		switch {
+		case t.failed != "":
 			result.Error = t.failed
+		case t.kind == fleet.CommandWake:
+			result.Error = noNetwork
 		}
 	}
 	t.answer <- result

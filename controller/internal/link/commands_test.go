@@ -44,7 +44,7 @@ func (b *bench) command(kind fleet.CommandKind) fleet.CommandResult {
 	b.t.Helper()
 	result, err := b.Command(b.t.Context(), "a", fleet.Command{MAC: pc1, Kind: kind, Timeout: fleet.DefaultCommandTimeout})
 	if err != nil {
-		b.t.Fatal(err)
+		b.t.Error(err)
 	}
 	return result
 }
@@ -64,6 +64,7 @@ func TestCommands(t *testing.T) {
 		{"one answers, one is stuck", fleet.CommandReboot, done, silent, fleet.CommandResult{Output: "done", Exit: 3}},
 		{"woken up by one", fleet.CommandWake, broken, done, fleet.CommandResult{Output: "done", Exit: 3}},
 		{"woken up by none", fleet.CommandWake, broken, broken, fleet.CommandResult{Error: "broken"}},
+		{"woken up from nowhere", fleet.CommandWake, notHere, notHere, fleet.CommandResult{Error: "no satellite is attached to the client's network"}},
 		{"no answer", fleet.CommandReboot, silent, notHere, fleet.CommandResult{Error: "no answer within 40s"}},
 	}
 	for _, test := range tests {
@@ -164,6 +165,34 @@ func TestStaleCommandsAreNotSent(t *testing.T) {
 		if got := b.command(fleet.CommandReboot); got.Output != "done" {
 			t.Errorf("got %+v", got)
 		}
+	})
+}
+
+// A command that follows a change comes after it: what has just been allowed is known to the satellite.
+func TestCommandsFollowChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := open(t, filepath.Join(t.TempDir(), "db"))
+		defer b.stop()
+		b.site("a", "")
+		s := b.session("a1", "a")
+		next(t, s)
+		for _, settled := range []time.Duration{0, link.DefaultCoalesce / 2} {
+			b.site("a", "allowed after "+settled.String())
+			time.Sleep(settled)
+			go b.command(fleet.CommandRun)
+			synctest.Wait()
+			d, took := next(t, s)
+			if !strings.HasSuffix(d.Boot.KernelParameters, settled.String()) || took != 0 {
+				t.Errorf("state %q after %s", d.Boot.KernelParameters, took)
+			}
+			m, err := s.Next(t.Context())
+			if err != nil || m.Command == nil {
+				t.Fatalf("got %+v, %v; want a command", m, err)
+			}
+			s.Result(fleet.CommandResult{ID: m.Command.ID})
+			synctest.Wait()
+		}
+		quiet(t, s)
 	})
 }
 

@@ -126,7 +126,20 @@ func (s *Session) Next(ctx context.Context) (Message, error) {
 	}
 }
 
-// wait returns a command as soon as there is one, or nil when something has changed and the time for others to join it is over.
+// changed tells whether there is a change that Next has not looked at, and forgets it.
+func (s *Session) changed() bool {
+	changed := s.settle != nil
+	s.settle = nil
+	select {
+	case <-s.wake:
+		return true
+	default:
+		return changed
+	}
+}
+
+// wait returns a command as soon as there is one, or nil when something has changed and the time for others to join it is over; a command does not let
+// it wait.
 func (s *Session) wait(ctx context.Context) (*fleet.Command, error) {
 	for {
 		select {
@@ -142,6 +155,11 @@ func (s *Session) wait(ctx context.Context) (*fleet.Command, error) {
 				s.settle = time.After(s.registry.cfg.Coalesce)
 			}
 		case <-s.queued:
+			// What has changed goes first: the command may have become possible by it.
+			if s.changed() {
+				notify(s.queued)
+				return nil, nil
+			}
 			if c := s.unqueue(); c != nil {
 				return c, nil
 			}

@@ -3,6 +3,7 @@ package policies_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -203,6 +204,10 @@ func TestAuditHoldsNoContent(t *testing.T) {
 		t.Fatalf("entries %+v, %v", entries, err)
 	}
 	for _, e := range entries {
+		var after map[string]fleet.PolicyVersion
+		if err := json.Unmarshal(e.After, &after); err != nil || len(after) != 1 || after["policy/organisation"].SHA256.IsZero() {
+			t.Errorf("entry %s, %v", e.After, err)
+		}
 		if text := append(e.Before, e.After...); bytes.Contains(text, []byte("PASSWORDS")) || bytes.Contains(text, []byte("c2VjcmV0")) {
 			t.Errorf("the audit log holds %s", text)
 		}

@@ -84,6 +84,7 @@ type Client struct {
 	Address, Hostname  string // empty if not known
 	Server             string // the site's login host; empty if there is none, or if only the satellite can tell
 	KernelParameters   string
+	ServerIsLocal      bool // the login host is the satellite itself, whose address only it knows
 	HostnameIsReported bool // Hostname is what the client called itself, which a policy may have given it
 }
 
@@ -129,6 +130,9 @@ func Explain(ctx context.Context, levels Levels, c Client, applet string, names 
 	if _, ok := result.Get("SERVER"); !ok && c.Server != "" {
 		e.Values = append(e.Values, ltspeval.Value{Name: "SERVER", Value: c.Server})
 		slices.SortFunc(e.Values, func(a, b ltspeval.Value) int { return strings.Compare(a.Name, b.Name) })
+	}
+	if c.ServerIsLocal {
+		e.Remarks = append(e.Remarks, "the login host is the satellite itself: SERVER is its address, which is not known here")
 	}
 	if c.Address == "" {
 		e.Remarks = append(e.Remarks, "the client's address is not known: sections by address were not looked up")

@@ -190,6 +190,11 @@ func TestExplain(t *testing.T) {
 	if _, err := policyview.Explain(t.Context(), policyview.Levels{level(site, "if\n")}, c, policyview.Init, nil); !errors.Is(err, fleet.ErrInvalid) {
 		t.Errorf("syntax: %v", err)
 	}
+	local := pc(1, "")
+	local.ServerIsLocal = true
+	if e, err = policyview.Explain(t.Context(), levels[:1], local, policyview.Init, nil); err != nil || len(e.Remarks) != 1 || !strings.Contains(e.Remarks[0], "SERVER") {
+		t.Errorf("a local login host: %+v, %v", e, err)
+	}
 	unknown := policyview.Client{MAC: "52:54:00:00:00:01", Site: "a"}
 	unknown.TakeReported("ltsp20")
 	if unknown.Hostname != "" {

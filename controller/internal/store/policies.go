@@ -12,9 +12,10 @@ func (tx *Tx) Policies() Table[fleet.PolicyVersion] {
 	return Table[fleet.PolicyVersion]{tx: tx, kind: KindPolicy, what: "policy of", site: policySite}
 }
 
-// policyVersions returns the table of all versions that are kept, the present ones too, by policyKey.
+// policyVersions returns the table of all versions that are kept, the present ones too, by policyKey. What becomes of the present ones is in the
+// audit log, so this table is not.
 func (tx *Tx) policyVersions() Table[fleet.PolicyVersion] {
-	return Table[fleet.PolicyVersion]{tx: tx, kind: KindPolicyVersion, what: "policy version", site: policySite}
+	return Table[fleet.PolicyVersion]{tx: tx, kind: KindPolicyVersion, what: "policy version", site: policySite, silent: true}
 }
 
 // policySite is the site that a version belongs to; empty for the organisation's, which all sites have.

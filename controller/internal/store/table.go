@@ -17,6 +17,8 @@ type Table[T any] struct {
 	kind Kind
 	what string          // the kind as users call it
 	site func(*T) string // the site that a record belongs to; nil if to none
+	// silent leaves the records out of audit entries, where those of another table say the same.
+	silent bool
 }
 
 func (t Table[T]) bucket() *bolt.Bucket { return t.tx.bolt.Bucket([]byte(t.kind)) }
@@ -154,7 +156,7 @@ func (t Table[T]) touch(key string, old, raw []byte) {
 			t.tx.sites[t.site(&v)] = true
 		}
 	}
-	if t.tx.mode != modeUpdate {
+	if t.tx.mode != modeUpdate || t.silent {
 		return
 	}
 	name := string(t.kind) + "/" + key

@@ -207,7 +207,7 @@ func (a *app) draftFrom(ctx context.Context, conn *grpc.ClientConn, level, path 
 	for _, r := range remarks {
 		fmt.Fprintf(a.stderr, "note: %s\n", r)
 	}
-	return &draft{scope: level, basedOn: number, tree: tree}, err
+	return &draft{progress: a.progress(), scope: level, basedOn: number, tree: tree}, err
 }
 
 func (a *app) policyApply() *cobra.Command {
@@ -353,7 +353,7 @@ func (a *app) policySet() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				d := &draft{scope: level, note: note, basedOn: number}
+				d := &draft{progress: a.progress(), scope: level, note: note, basedOn: number}
 				if remove {
 					if d.tree = tree.Remove(args[0]); len(d.tree) == len(tree) {
 						return notFound("the policy of %s has no file %s", level, args[0])
@@ -428,7 +428,7 @@ func (a *app) policyEdit() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.edit(ctx, cmd, conn, &draft{scope: level, note: note, basedOn: number, tree: tree}, name)
+				return a.edit(ctx, cmd, conn, &draft{progress: a.progress(), scope: level, note: note, basedOn: number, tree: tree}, name)
 			})
 		},
 	}

@@ -53,7 +53,7 @@ func (a *app) policyImport() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				d := &draft{scope: level, note: note, basedOn: number, tree: tree}
+				d := &draft{progress: a.progress(), scope: level, note: note, basedOn: number, tree: tree}
 				r, err := planDraft(ctx, conn, d)
 				if err != nil {
 					return err

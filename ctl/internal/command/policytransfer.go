@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/progress"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/policy"
 	adminv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1"
 )
@@ -68,7 +69,9 @@ type draft struct {
 	note    string
 	basedOn uint64
 	tree    policy.Tree
-	shown   bool // the admin has seen the findings, or the configurations are as they were
+	// progress shows how far a large archive has come; nil shows nothing.
+	progress *progress.Reporter
+	shown    bool // the admin has seen the findings, or the configurations are as they were
 }
 
 // send hands the header and the archive's pieces of a draft to a stream. It ends early if the controller has ended it: its answer says why.
@@ -77,11 +80,17 @@ func (d *draft) send(header func(*adminv1.PolicyHeader) error, data func([]byte)
 	if err != nil {
 		return invalidError{err}
 	}
+	var bar *progress.Bar
+	if len(archive) > 4*pieceBytes {
+		bar = d.progress.Bar("sending", uint64(len(archive)))
+	}
+	defer bar.Done()
 	sum := policy.Sum(archive)
 	err = header(&adminv1.PolicyHeader{Scope: d.scope, Note: d.note, BasedOn: d.basedOn, Sha256: sum[:], SizeBytes: uint64(len(archive))})
 	for len(archive) > 0 && err == nil {
 		n := min(len(archive), pieceBytes)
 		err = data(archive[:n])
+		bar.Add(uint64(n))
 		archive = archive[n:]
 	}
 	if errors.Is(err, io.EOF) {

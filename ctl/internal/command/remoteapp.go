@@ -96,7 +96,7 @@ func (a *app) remoteappAdd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				d := &draft{scope: level, note: "remote application " + app.Name, basedOn: number, shown: true}
+				d := &draft{progress: a.progress(), scope: level, note: "remote application " + app.Name, basedOn: number, shown: true}
 				if d.tree, _, err = withFile(tree, f); err != nil {
 					return err
 				}
@@ -136,7 +136,7 @@ func (a *app) remoteappRemove() *cobra.Command {
 				if _, ok := tree.Find(path); !ok {
 					return notFound("the policy of %s has no remote application %s", level, args[0])
 				}
-				d := &draft{scope: level, note: "without remote application " + args[0], basedOn: number, shown: true, tree: tree.Remove(path)}
+				d := &draft{progress: a.progress(), scope: level, note: "without remote application " + args[0], basedOn: number, shown: true, tree: tree.Remove(path)}
 				return a.applyNow(ctx, conn, d)
 			})
 		},

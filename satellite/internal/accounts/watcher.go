@@ -325,8 +325,7 @@ func (w *Watcher) store(l *last) {
 
 func (w *Watcher) failed(h config.LoginHost, err error, wait time.Duration) {
 	state := Failed
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		state = f.state
 	}
 	w.mu.Lock()

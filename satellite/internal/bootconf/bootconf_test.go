@@ -60,8 +60,6 @@ func (b *book) Confs(room, applet string) []ltspeval.Source {
 	return out
 }
 
-func milliseconds(ms int) *int { return &ms }
-
 func TestConf(t *testing.T) {
 	t.Parallel()
 	b := new(book)
@@ -88,11 +86,11 @@ IPXE_OFFICE="Office"
 	e := New(b, nil)
 	titles := map[string]string{"LAB_IMG": "Debian", "OFFICE": "Office"}
 	for mac, want := range map[string]bootmenu.Conf{
-		pc1: {DefaultImage: "lab", KernelParameters: "quiet splash", MenuTimeout: milliseconds(5000), Titles: titles},
+		pc1: {DefaultImage: "lab", KernelParameters: "quiet splash", MenuTimeout: new(5000), Titles: titles},
 		// A glob above hides the section of the PC, as it does in LTSP.
-		pc2: {DefaultImage: "lab", KernelParameters: "quiet splash", MenuTimeout: milliseconds(1), Titles: titles},
-		pc3: {DefaultImage: "office", KernelParameters: "quiet splash", MenuTimeout: milliseconds(5000), Titles: titles},
-		"":  {DefaultImage: "lab", KernelParameters: "quiet splash", MenuTimeout: milliseconds(5000), Titles: titles},
+		pc2: {DefaultImage: "lab", KernelParameters: "quiet splash", MenuTimeout: new(1), Titles: titles},
+		pc3: {DefaultImage: "office", KernelParameters: "quiet splash", MenuTimeout: new(5000), Titles: titles},
+		"":  {DefaultImage: "lab", KernelParameters: "quiet splash", MenuTimeout: new(5000), Titles: titles},
 	} {
 		for range 2 {
 			if diff := cmp.Diff(want, e.Conf(mac, netip.Addr{})); diff != "" {
@@ -104,7 +102,7 @@ IPXE_OFFICE="Office"
 		t.Errorf("configurations were read %d times for 2 rooms", b.asked)
 	}
 	b.set([2]string{"organisation", "[server]\nDEFAULT_IMAGE=lab\nKERNEL_PARAMETERS=quiet\n[52:54:00:00:00:02]\nINCLUDE=crt\nKERNEL_PARAMETERS=nomodeset\nHOSTNAME=library1\n[crt]\nMENU_TIMEOUT=-1\n"})
-	want := bootmenu.Conf{DefaultImage: "lab", KernelParameters: "nomodeset", MenuTimeout: milliseconds(-1), Hostname: "library1", Titles: map[string]string{}}
+	want := bootmenu.Conf{DefaultImage: "lab", KernelParameters: "nomodeset", MenuTimeout: new(-1), Hostname: "library1", Titles: map[string]string{}}
 	if diff := cmp.Diff(want, e.Conf(pc2, netip.Addr{})); diff != "" {
 		t.Errorf("after a change (-want +got):\n%s", diff)
 	}

@@ -114,7 +114,7 @@ func watchMenu(ctx context.Context, tree *Tree, root *os.Root, name string) erro
 func componentMenu(name string, verified bool) (*bootmenu.Menu, error) {
 	lab := labVersion()
 	lab.Verified, lab.BytesDone, lab.BytesTotal = verified, 312e6, 745e6
-	return bootmenu.New(bootmenu.State{
+	state := bootmenu.State{
 		Desired: &config.Desired{
 			Revision: 3, Site: "school", Boot: config.Policy{Boot: "lab:stable", KernelParameters: "console=ttyS0 panic=30"},
 			Versions: []config.Version{{Image: "lab", Number: 7, ID: labID, Kind: manifest.Image, Channels: []string{"stable"}}},
@@ -129,8 +129,22 @@ func componentMenu(name string, verified bool) (*bootmenu.Menu, error) {
 		Versions: []bootmenu.Version{lab, {
 			Image: "bootloaders", Number: 1, ID: loaderID, Kind: manifest.Bootloaders, Verified: true, Artifacts: []string{"undionly.kpxe", "snponly.efi"},
 		}},
-	})
+	}
+	if os.Getenv("BOOTFILES_MENU") != "" {
+		office := labVersion()
+		office.Image, office.Number, office.ID, office.Digest = "office", 2, officeID, [32]byte{2}
+		state.Versions = append(state.Versions, office)
+		state.Desired.Versions = append(state.Desired.Versions, config.Version{Image: "office", Number: 2, ID: officeID, Kind: manifest.Image, Channels: []string{"stable"}})
+		forever := 0
+		state.Conf = func(string, netip.Addr) bootmenu.Conf {
+			return bootmenu.Conf{MenuTimeout: &forever, Titles: map[string]string{"OFFICE": "The image of the office"}}
+		}
+	}
+	return bootmenu.New(state)
 }
+
+// officeID is the image that TestMenu picks.
+var officeID = manifest.ID{0xaf, 31: 2}
 
 // box is a satellite in the lab with its directory and log.
 type box struct {

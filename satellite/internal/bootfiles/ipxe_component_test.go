@@ -178,6 +178,29 @@ func TestIPXERecovers(t *testing.T) {
 	booted(t, vm, set, "192.168.67.2")
 }
 
+// TestMenu shows the menu of ltsp.conf, and picks the image that is not the PC's own: all that is loaded then must be that one's.
+func TestMenu(t *testing.T) {
+	set := newBootSet(t)
+	lab, lan := newNet(t)
+	a1 := newBox(t, lab, lan, "a1", "192.168.67.1/24", "BOOTFILES_MENU=1")
+	a1.write(t, officeID.String()+"/kernel", set.kernel)
+	a1.write(t, officeID.String()+"/initrd-full", set.initrd)
+	a1.write(t, "verified", []byte{})
+	dhcp(t, lab, lan, "--dhcp-boot=tag:ipxe,http://192.168.67.1/boot.ipxe")
+	vm := pc(t, lan, testvm.BIOS)
+	expect(t, vm, `The image of the office`)
+	expect(t, vm, `Leave iPXE and go on with the firmware`)
+	if err := vm.Send("2"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, vm, `LTSP Fleet: image office, version 2 \(menu\), for pc01`)
+	text := expect(t, vm, `INIT CONFIG (\{.*\})\n`).Groups[0]
+	b, err := agentproto.ParseBootConfig([]byte(strings.ReplaceAll(text, "\n", "")))
+	if err != nil || b.Image != "office" || b.Number != 2 {
+		t.Errorf("boot configuration %+v, %v", b, err)
+	}
+}
+
 // TestUEFI boots OVMF: snponly.efi by TFTP or by HTTP, then all by HTTP.
 func TestUEFI(t *testing.T) {
 	set := newBootSet(t)

@@ -14,8 +14,6 @@ func saying(c Conf) func(*State) {
 	return func(s *State) { s.Conf = func(string, netip.Addr) Conf { return c } }
 }
 
-func milliseconds(ms int) *int { return &ms }
-
 func TestConfChoosesTheImage(t *testing.T) {
 	t.Parallel()
 	const pinned, tester = "52:54:00:67:00:11", "52:54:00:67:00:12"
@@ -51,7 +49,7 @@ func TestPickedFromTheMenu(t *testing.T) {
 	picked := ask(pc01, "192.168.67.1")
 	for boot, want := range map[string]string{"office:stable": "office@2 menu", "lab:stable": "lab@7 menu", "lab@3": "lab@7 site default", "games:stable": "lab@7 site default"} {
 		picked.Boot = boot
-		m := menu(t, saying(Conf{MenuTimeout: milliseconds(0)}))
+		m := menu(t, saying(Conf{MenuTimeout: new(0)}))
 		if c := m.Choose(picked); c.Version.String()+" "+c.Source != want {
 			t.Errorf("%s: %s by %s, want %s", boot, c.Version, c.Source, want)
 		}
@@ -61,7 +59,7 @@ func TestPickedFromTheMenu(t *testing.T) {
 		}
 	}
 	picked.Boot = "office:stable"
-	m := menu(t, saying(Conf{MenuTimeout: milliseconds(0)}))
+	m := menu(t, saying(Conf{MenuTimeout: new(0)}))
 	script, _ := m.Script(picked)
 	if s := string(script); strings.Contains(s, "choose") || !strings.Contains(s, "platform=${platform}&boot=office:stable && goto initrd") {
 		t.Errorf("script of what was picked:\n%s", s)
@@ -99,7 +97,7 @@ func TestHostnameOfConf(t *testing.T) {
 
 func TestMenus(t *testing.T) {
 	t.Parallel()
-	full := Conf{MenuTimeout: milliseconds(7000), Titles: map[string]string{"LAB_IMG": "Debian for the lab", "OFFICE": "-- Office || shell"}}
+	full := Conf{MenuTimeout: new(7000), Titles: map[string]string{"LAB_IMG": "Debian for the lab", "OFFICE": "-- Office || shell"}}
 	shell := func(s *State) { s.Desired.Boot.Shell = true }
 	for _, tt := range []struct {
 		file    string
@@ -108,8 +106,8 @@ func TestMenus(t *testing.T) {
 		request Request
 	}{
 		{"menu.ipxe", full, nil, ask(pc01, "192.168.67.1")},
-		{"menu-shell-disk.ipxe", Conf{MenuTimeout: milliseconds(0), DefaultImage: "disk"}, shell, ask(pc01, "192.168.67.1")},
-		{"hidden-disk.ipxe", Conf{MenuTimeout: milliseconds(-1), DefaultImage: "disk"}, nil, ask(pc01, "192.168.67.1")},
+		{"menu-shell-disk.ipxe", Conf{MenuTimeout: new(0), DefaultImage: "disk"}, shell, ask(pc01, "192.168.67.1")},
+		{"hidden-disk.ipxe", Conf{MenuTimeout: new(-1), DefaultImage: "disk"}, nil, ask(pc01, "192.168.67.1")},
 		{"menu-not-ready.ipxe", full, func(s *State) { s.Versions = nil }, ask(pc01, "192.168.67.1")},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
@@ -128,7 +126,7 @@ func TestMenus(t *testing.T) {
 	tftp := ask(pc01, "192.168.67.1")
 	tftp.TFTP = true
 	for name, script := range map[string][]byte{
-		"hidden":                             first(menu(t, saying(Conf{MenuTimeout: milliseconds(-1), Titles: full.Titles})).Script(ask(pc01, "192.168.67.1"))),
+		"hidden":                             first(menu(t, saying(Conf{MenuTimeout: new(-1), Titles: full.Titles})).Script(ask(pc01, "192.168.67.1"))),
 		"shell that the site does not allow": first(menu(t, saying(Conf{DefaultImage: "shell"})).Script(ask(pc01, "192.168.67.1"))),
 	} {
 		if strings.Contains(string(script), "choose") {
@@ -150,7 +148,7 @@ func first(script []byte, _ Choice) []byte { return script }
 func TestMenuIsBounded(t *testing.T) {
 	t.Parallel()
 	m := menu(t, func(s *State) {
-		saying(Conf{MenuTimeout: milliseconds(0)})(s)
+		saying(Conf{MenuTimeout: new(0)})(s)
 		for i := range 40 {
 			s.Desired.Versions = append(s.Desired.Versions, wanted("image"+string(rune('a'+i%26))+string(rune('a'+i/26)), 1, byte(100+i)))
 		}

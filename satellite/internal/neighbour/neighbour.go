@@ -14,8 +14,8 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/internal/hw"
 )
 
-// tablePath is the kernel's table: proc_net(5), /proc/net/arp.
-const tablePath = "/proc/net/arp"
+// tablePath is the table of the network that the calling thread is in: proc_net(5), /proc/net/arp.
+const tablePath = "/proc/thread-self/net/arp"
 
 // complete is the flag of an entry whose MAC address is known: linux/if_arp.h, ATF_COM.
 const complete = 0x2

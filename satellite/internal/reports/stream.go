@@ -63,9 +63,6 @@ func (st *stream) run(ctx context.Context) (reason string, err error) {
 		if reason, err := st.take(m); err != nil {
 			return reason, st.refuse(err)
 		}
-		if hello && !st.fetching {
-			st.push.start(ctx, st)
-		}
 		if m.Fetch != nil {
 			err = st.serveFetch(m.Fetch.Name)
 		} else {
@@ -73,6 +70,9 @@ func (st *stream) run(ctx context.Context) (reason string, err error) {
 		}
 		if err != nil {
 			return "closed", err
+		}
+		if hello && !st.fetching {
+			st.push.start(ctx, st) // not before the answer to the hello
 		}
 		if err := st.conn.SetReadDeadline(time.Now().Add(3 * cfg.Interval)); err != nil {
 			return "closed", err
