@@ -356,7 +356,7 @@ func (h *handler) noteSession() {
 	if uid := h.account.UID; slices.Contains(quietServices, h.service) || uid != 0 && uid < firstUser || uid == nobody {
 		return
 	}
-	_, _ = spool.System.AddSession(agentproto.Session{Kind: "login", User: h.user, Since: time.Now()}, h.caller) // no login fails for a report
+	_, _ = spool.System.AddSession(agentproto.Session{Kind: spool.KindLogin, User: h.user, Since: time.Now()}, h.caller) // no login fails for a report
 }
 
 const (

@@ -46,6 +46,7 @@ func newLoginHost(t testing.TB, addr string, options ...string) *loginHost {
 		}
 	}
 	h.setPassword("ann", annsPassword)
+	h.must(as{}, "sed", "-i", "s/pam_unix.so nullok/pam_unix.so nullok nodelay/", "/etc/pam.d/common-auth")
 	h.must(as{}, "sh", "-c", "rm -f /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key")
 	h.serve(options...)
 	return h
@@ -84,7 +85,18 @@ func (h *loginHost) knownHosts(name string) string {
 	return name + " " + h.read("etc/ssh/ssh_host_ed25519_key.pub")
 }
 
-// count counts what sshd logged.
+// wantLogged waits until sshd has logged a text n times, and fails if it logs it more often. Its words take a moment to arrive.
+func (h *loginHost) wantLogged(text string, n int) {
+	h.t.Helper()
+	await(h.t, fmt.Sprintf("sshd says %q %d times", text, n), func() bool { return h.count(text) >= n })
+	h.t.Cleanup(func() {
+		if got := h.count(text); got != n {
+			h.t.Errorf("sshd said %q %d times, want %d:\n%s", text, got, n, h.log)
+		}
+	})
+}
+
+// count counts what sshd has logged.
 func (h *loginHost) count(text string) int { return strings.Count(h.log.String(), text) }
 
 // client is a machine with the agent.
@@ -179,9 +191,7 @@ func TestPasswordBySSH(t *testing.T) {
 	if out, ok := c.authenticate("ann", "wrong"); ok {
 		t.Errorf("a wrong password was taken: %s", out)
 	}
-	if n := host.count("Failed password"); n != 1 {
-		t.Errorf("the host was asked %d times", n)
-	}
+	host.wantLogged("Failed password for ann", 1)
 	if c.exists("home/ann") {
 		t.Error("a wrong password made a home")
 	}
@@ -205,21 +215,22 @@ func TestPasswordBySSH(t *testing.T) {
 // TestInteractiveOnly has a host that takes passwords in a dialogue only.
 func TestInteractiveOnly(t *testing.T) {
 	host := newLoginHost(t, hostAddr, "PasswordAuthentication=no", "KbdInteractiveAuthentication=yes")
-	for name, settings := range map[string]loginconf.Settings{"ssh": noSSHFS, "sshfs": {AuthType: loginconf.Primary, SSHFS: true, MkHomeDir: true}} {
+	const failed = "Failed keyboard-interactive"
+	tries := 0
+	for name, settings := range map[string]loginconf.Settings{"ssh": noSSHFS, "sshfs": withSSHFS} {
 		t.Run(name, func(t *testing.T) {
 			c := newClient(t, settings, host)
-			before := host.count("Failed keyboard-interactive")
+			tries++
 			if out, ok := c.authenticate("ann", "wrong"); ok {
 				t.Errorf("a wrong password was taken: %s", out)
 			}
-			if n := host.count("Failed keyboard-interactive") - before; n != 1 {
-				t.Errorf("the host was asked %d times", n)
-			}
+			await(t, "the host was asked", func() bool { return host.count(failed) >= tries })
 			if out, ok := c.authenticate("ann", annsPassword); !ok {
 				t.Errorf("the right password was refused: %s\n%s", out, host.log)
 			}
 		})
 	}
+	host.wantLogged(failed, tries)
 }
 
 // TestBothMethods has a host that takes both, where a wrong password must not be tried by each.
@@ -229,8 +240,9 @@ func TestBothMethods(t *testing.T) {
 	if out, ok := c.authenticate("ann", "wrong"); ok {
 		t.Errorf("a wrong password was taken: %s", out)
 	}
-	if n := host.count("Failed "); n != 1 {
-		t.Errorf("the host was asked %d times: %s", n, host.log)
+	host.wantLogged("Failed ", 1)
+	if out, ok := c.authenticate("ann", annsPassword); !ok {
+		t.Errorf("the right password was refused: %s", out)
 	}
 }
 
@@ -394,7 +406,7 @@ func TestWholeLogin(t *testing.T) {
 	})
 	stop, log := host.start(user, ssh("cat on-the-host; echo yes >from-the-session; exec sleep 300")...)
 	await(t, "the session works in the home: "+log.String(), func() bool { return host.exists("home/ann/from-the-session") })
-	sessions := c.spool().Sessions(func(int) string { return "" })
+	sessions := c.spool().Logins()
 	if len(sessions) != 1 || sessions[0].Kind != "login" || sessions[0].User != "ann" {
 		t.Errorf("sessions %+v", sessions)
 	}
@@ -404,7 +416,7 @@ func TestWholeLogin(t *testing.T) {
 		}
 	}
 	stop()
-	await(t, "the session is over", func() bool { return len(c.spool().Sessions(func(int) string { return "" })) == 0 })
+	await(t, "the session is over", func() bool { return len(c.spool().Logins()) == 0 })
 	awaitFor(t, 60*time.Second, "the home is unmounted", func() bool { return c.homeKind("ann") == "" })
 	host.write("tmp/password", "wrong\n", 0o644)
 	if out, code := host.run(user, ssh("true")...); code != 255 {
@@ -435,6 +447,7 @@ func TestOneSession(t *testing.T) {
 // TestPasswordIsNowhere looks at all processes while a password is being checked, and at what is left.
 func TestPasswordIsNowhere(t *testing.T) {
 	host := newLoginHost(t, hostAddr)
+	host.must(as{}, "sed", "-i", "s/ nodelay//", "/etc/pam.d/common-auth") // so that there is time to look
 	const secret = "S3cret-That-Shows"
 	for _, sshfs := range []bool{false, true} {
 		c := newClient(t, loginconf.Settings{AuthType: loginconf.Primary, SSHFS: sshfs, MkHomeDir: true}, host)

@@ -64,7 +64,7 @@ func (l *Launcher) Run(ctx context.Context) int {
 		fmt.Fprintf(l.Stderr, "ltsp-agent: %v\n", err) // another key may do
 	}
 	host, waypipe := l.choose(ctx, hosts)
-	session := agentproto.Session{Kind: "remoteapp", User: l.Getenv("USER"), App: l.App.Name, Host: host.Name, Since: time.Now()}
+	session := agentproto.Session{Kind: spool.KindRemoteApp, User: l.Getenv("USER"), App: l.App.Name, Host: host.Name, Since: time.Now()}
 	if record, err := l.Spool.AddSession(session, os.Getpid()); err == nil { // there is no place for it without logind
 		defer os.Remove(record)
 	}

@@ -134,22 +134,36 @@ func (s Spool) TakeEvents(limit int) []agentproto.Event {
 	return out[:min(len(out), limit)]
 }
 
-// Sessions returns the sessions whose processes are there, the oldest first, at most agentproto.MaxSessions, and removes records of those that ended.
-// userName turns a user's number into a name; it returns "" for a user that is not known.
+// Kinds of sessions (agentproto.Session.Kind).
+const (
+	KindLogin     = "login"
+	KindRemoteApp = "remoteapp"
+)
+
+// Sessions returns the remote applications that run, the oldest first, at most agentproto.MaxSessions, and removes records of those that ended. userName
+// turns a user's number into a name; it returns "" for a user that is not known.
 func (s Spool) Sessions(userName func(uid int) string) []agentproto.Session {
+	return s.sessions(s.dirs(sessionsDir), KindRemoteApp, userName)
+}
+
+// Logins is Sessions for who is logged in, as PAM tells: at the console, on the desktop and over the network, whether or not there is a logind.
+func (s Spool) Logins() []agentproto.Session {
+	return s.sessions(s.dirs(sessionsDir)[:1], KindLogin, nil) // root's alone are believed
+}
+
+func (s Spool) sessions(dirs []dir, kind string, userName func(uid int) string) []agentproto.Session {
 	out := []agentproto.Session{}
-	for _, d := range s.dirs(sessionsDir) {
+	for _, d := range dirs {
 		each(d.path, d.uid, func(text []byte) bool {
 			var r Record
 			if json.Unmarshal(text, &r) != nil || !s.alive(r, d.uid) {
 				return true
 			}
 			if d.uid != 0 {
-				r.Kind, r.User = "remoteapp", userName(d.uid)
+				r.Kind, r.User = KindRemoteApp, userName(d.uid)
 			}
-			if r.User != "" {
-				out = append(out, agentproto.Session{Kind: Clean(r.Kind, maxKind), User: Clean(r.User, maxName), App: Clean(r.App, maxName),
-					Host: Clean(r.Host, maxName), Since: r.Since})
+			if r.User != "" && r.Kind == kind {
+				out = append(out, agentproto.Session{Kind: kind, User: Clean(r.User, maxName), App: Clean(r.App, maxName), Host: Clean(r.Host, maxName), Since: r.Since})
 			}
 			return false
 		})

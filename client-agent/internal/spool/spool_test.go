@@ -167,7 +167,7 @@ func TestSessions(t *testing.T) {
 	needRoot(t)
 	s := newSpool(t)
 	since := time.Now().UTC().Round(0)
-	login := agentproto.Session{Kind: "login", User: "ann", Since: since}
+	login := agentproto.Session{Kind: KindLogin, User: "ann", Since: since}
 	if _, err := s.AddSession(login, os.Getpid()); err != nil {
 		t.Fatal(err)
 	}
@@ -182,11 +182,14 @@ func TestSessions(t *testing.T) {
 	userPut(t, s, sessionsDir, "b.json", `{"kind":"remoteapp","user":"root","pid":`+pid+`,"start":`+strconv.FormatUint(start, 10)+`}`)
 	userPut(t, s, sessionsDir, "c.json", `{"kind":"remoteapp","pid":`+pid+`,"start":`+strconv.FormatUint(start+1, 10)+`}`)
 	userPut(t, s, sessionsDir, "d.json", `{"pid":-1}`)
-	if diff := cmp.Diff([]agentproto.Session{login}, s.Sessions(users)); diff != "" {
+	if got := s.Sessions(users); len(got) != 0 {
+		t.Errorf("applications: %v", got)
+	}
+	if diff := cmp.Diff([]agentproto.Session{login}, s.Logins()); diff != "" {
 		t.Error(diff)
 	}
 	s.EndSession(os.Getpid())
-	if got := s.Sessions(users); len(got) != 0 {
+	if got := s.Logins(); len(got) != 0 {
 		t.Errorf("after its end: %v", got)
 	}
 }
