@@ -64,7 +64,7 @@ type question struct{ name, command, want string }
 func ask(t *testing.T, vm *testvm.VM, questions ...question) {
 	t.Helper()
 	for _, q := range questions {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		if err := vm.Send("\n" + q.command + "\n"); err != nil {
 			t.Fatal(err)
 		}

@@ -338,3 +338,113 @@ func TestParametersSayWhenTheyTakeEffect(t *testing.T) {
 		t.Errorf("only %d parameters were compared", compared)
 	}
 }
+
+// everything is a configuration that gives each step something to do.
+const everything = `SERVER=10.0.0.1
+HOSTS_1='10.0.0.9 printer'
+DNS_SERVER=10.0.0.1
+CRONTAB_1='* * * * * root true'
+FSTAB_1='server:/home /home nfs defaults 0 0'
+AUTOLOGIN=anna
+LTSPDM_USERS='anna|ben'
+GDM3_CONF=a=b
+X_DRIVER=vesa
+MASK_SYSTEM_SERVICES=cups
+DISABLE_SYSTEM_SERVICES=own
+PASSWORDS_1=anna/YQ==
+REMOTEAPPS=xeyes
+LANG=de_DE.UTF-8
+UDEV_SEAT_1_X='*/usb1/*'
+`
+
+// desktop is a tree that has what the steps look for.
+func desktop(t *testing.T) string {
+	t.Helper()
+	return testtree.New(t, map[string]string{
+		"etc/cron.d/": "", "etc/cups/client.conf": "ServerName image\n", "usr/sbin/lightdm": "#!x", "usr/sbin/gdm3": "#!x", "usr/bin/sddm": "#!x", "usr/sbin/slick-greeter": "#!x",
+		"usr/bin/snap": "#!x", "etc/lightdm/lightdm.conf": "[Seat:*]\n", "etc/gdm3/custom.conf": "", "etc/default/locale": "", "etc/ltsp/epoptes.crt": "c",
+		"etc/passwd": "root:x:0:0::/:/\n", "etc/group": "root:x:0:\n", "etc/shadow": "root:*:::::::\n", "etc/gshadow": "root:*::\n", "etc/login.defs": "",
+		"var/lib/AccountsService/users/old": "", "var/log/apt/x": "", "var/log/big": strings.Repeat("x", 2000), "etc/X11/xorg.conf": "old\n", "etc/modprobe.d/": "",
+		"usr/lib/systemd/system/own.service": "[Install]\nWantedBy=multi-user.target\n", "etc/systemd/system/multi-user.target.wants/own.service": "-> /usr/lib/systemd/system/own.service",
+		"etc/NetworkManager/x": "", "etc/network/interfaces": "", "etc/udev/rules.d/": "", "usr/lib/tmpfiles.d/systemd.conf": "a x\n", "etc/xdg/autostart/update-notifier.desktop": "",
+	})
+}
+
+func everythingConfig(root string) Config {
+	cfg := config(root, layer("organisation", map[string]string{"ltsp.conf": everything}))
+	cfg.Users = &agentproto.Users{Passwd: "anna:x:1001:1001::/:/\nben:x:1002:1002::/:/\n", Group: "anna:x:1001:\nben:x:1002:\n"}
+	return cfg
+}
+
+// state is the tree without what the agent keeps for itself, groups in order.
+func state(t *testing.T, root string) map[string]string {
+	t.Helper()
+	files := testtree.Show(t, root)
+	for name := range files {
+		if strings.HasPrefix(name, "run/ltsp/") {
+			delete(files, name)
+		}
+	}
+	for _, name := range []string{"etc/group", "etc/gshadow"} { // their order means nothing
+		lines := strings.SplitAfter(files[name], "\n")
+		slices.Sort(lines)
+		files[name] = strings.Join(lines, "")
+	}
+	return files
+}
+
+// TestDoingItAgainChangesNothing: each live function, done again with the same values, leaves what it left the first time.
+func TestDoingItAgainChangesNothing(t *testing.T) {
+	t.Parallel()
+	root := desktop(t)
+	result := mustRun(t, everythingConfig(root))
+	if len(result.Failures) > 0 {
+		t.Fatalf("failures: %v", result.Failures)
+	}
+	before := state(t, root)
+	var live []string
+	for _, s := range steps(Init) {
+		for _, f := range s.Functions {
+			if f.Live {
+				live = append(live, f.Name)
+				result.Failures = append(result.Failures, Failure{Name: f.Name}) // has each tried again
+			}
+		}
+	}
+	again, err := Reapply(t.Context(), everythingConfig(root), result)
+	if err != nil || len(again.Failures) > 0 || len(again.Pending) > 0 {
+		t.Fatalf("%v, %v, %v", err, again.Failures, again.Pending)
+	}
+	for _, name := range live {
+		if !slices.Contains(again.Ran, name) {
+			t.Errorf("%s did not run again", name)
+		}
+	}
+	if diff := cmp.Diff(before, state(t, root)); diff != "" {
+		t.Errorf("(-first +again):\n%s", diff)
+	}
+}
+
+// TestNothingLeavesTheRoot: links of an image that lead elsewhere on this machine do not.
+func TestNothingLeavesTheRoot(t *testing.T) {
+	t.Parallel()
+	outside := testtree.New(t, map[string]string{"file": "outside\n", "dir/kept.1": "outside\n"})
+	root := desktop(t)
+	for _, name := range []string{"etc/hosts", "etc/fstab", "etc/hostname", "etc/machine-id", "etc/resolv.conf", "etc/cron.d/ltsp", "etc/sddm.conf", "etc/cups/client.conf",
+		"etc/lightdm/lightdm.conf", "etc/passwd", "etc/shadow", "etc/X11/xorg.conf", "etc/udev/rules.d/72-ltsp-seats.rules", "etc/NetworkManager/conf.d/zz-ltsp-boot.conf"} {
+		if err := os.RemoveAll(filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+		testtree.Put(t, root, name, "-> "+outside+"/file")
+	}
+	for _, name := range []string{"var/log", "var/crash", "etc/systemd/journald.conf.d", "etc/modprobe.d", "var/lib/AccountsService/users"} {
+		if err := os.RemoveAll(filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+		testtree.Put(t, root, name, "-> ../../../../../../../../../../.."+outside+"/dir")
+	}
+	mustRun(t, everythingConfig(root)) // not each step can succeed
+	if diff := cmp.Diff(map[string]string{"file": "outside\n", "dir/kept.1": "outside\n"}, testtree.Show(t, outside)); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
+	}
+}

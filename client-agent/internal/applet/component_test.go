@@ -259,10 +259,12 @@ func live(t *testing.T, root string, result Result) {
 	cfg.Users = &agentproto.Users{Passwd: schoolUsers.Passwd + "new:x:1010:1010::/home/new:/bin/sh\n", Group: schoolUsers.Group + "new:x:1010:\n"}
 	cfg.Users.Passwd = strings.Replace(cfg.Users.Passwd, "anna:x:1001:1001:Anna,,,:/home/anna:/bin/bash\n", "", 1)
 	inRoot(t, root, "/usr/sbin/useradd", "-r", "made-later")
+	begin := time.Now()
 	result, err := Reapply(t.Context(), cfg, result)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("live: took %v, ran %v", time.Since(begin), result.Ran)
 	for _, f := range result.Failures {
 		t.Errorf("live: %s: %s: %s", f.Step, f.Name, f.Error)
 	}

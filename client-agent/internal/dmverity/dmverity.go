@@ -64,18 +64,36 @@ func Create(m Mapper, name string, t Table) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("create verity device: %w", err)
 	}
+	if err := start(m, name, t, params); err != nil {
+		return "", errors.Join(err, remove(m, name))
+	}
+	return fmt.Sprintf("/dev/dm-%d", unix.Minor(dev)), nil
+}
+
+// Replace has a device that Create made read from another place, with the same data: what is mounted on it stays. If the kernel refuses the table, the old
+// one stays in force.
+func Replace(m Mapper, name string, t Table) error {
+	params, err := t.params()
+	if err != nil {
+		return err
+	}
+	return start(m, name, t, params)
+}
+
+// start loads a table and makes it live.
+func start(m Mapper, name string, t Table, params string) error {
 	spec := unix.DmTargetSpec{Length: t.sectors()}
 	copy(spec.Target_type[:], "verity")
 	payload := append(encode(spec), params...)
 	payload = append(payload, 0)
 	if _, err := command(m, unix.DM_TABLE_LOAD, name, "", unix.DM_READONLY_FLAG, payload); err != nil {
-		return "", errors.Join(fmt.Errorf("load verity table %q: %w", params, err), remove(m, name))
+		return fmt.Errorf("load verity table %q: %w", params, err)
 	}
-	// "Suspend" without its flag means resume: the loaded table becomes live.
+	// "Suspend" without its flag means resume: the loaded table becomes live, after requests under way have ended.
 	if _, err := command(m, unix.DM_DEV_SUSPEND, name, "", unix.DM_READONLY_FLAG, nil); err != nil {
-		return "", errors.Join(fmt.Errorf("start verity device: %w", err), remove(m, name))
+		return fmt.Errorf("start verity device: %w", err)
 	}
-	return fmt.Sprintf("/dev/dm-%d", unix.Minor(dev)), nil
+	return nil
 }
 
 func remove(m Mapper, name string) error {

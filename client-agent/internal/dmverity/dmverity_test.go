@@ -24,9 +24,6 @@ func (m *mapper) Ioctl(request uint, buf []byte) error {
 	}
 	name := map[uint]string{unix.DM_DEV_CREATE: "create", unix.DM_TABLE_LOAD: "load", unix.DM_DEV_SUSPEND: "resume",
 		unix.DM_DEV_REMOVE: "remove", unix.DM_TABLE_STATUS: "status"}[request]
-	if request == unix.DM_DEV_SUSPEND && h.Flags&unix.DM_SUSPEND_FLAG != 0 {
-		name = "suspend"
-	}
 	text := name + " " + unix.ByteSliceToString(h.Name[:])
 	if h.Target_count == 1 {
 		var spec unix.DmTargetSpec
@@ -99,17 +96,18 @@ func TestCreateCleansUp(t *testing.T) {
 func TestReplace(t *testing.T) {
 	t.Parallel()
 	m := &mapper{}
-	if err := Replace(m, "ltsp-root", "/dev/loop0", 409600); err != nil {
+	other := table
+	other.Device = "/dev/loop0"
+	if err := Replace(m, "ltsp-root", other); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"load ltsp-root linear /dev/loop0 0", "suspend ltsp-root", "resume ltsp-root"}
+	want := []string{"load ltsp-root verity 1 /dev/loop0 /dev/loop0 4096 4096 100 100 sha256 " + root + " -", "resume ltsp-root"}
 	if diff := cmp.Diff(want, m.calls); diff != "" {
 		t.Error(diff)
 	}
-	for _, fail := range []uint{unix.DM_TABLE_LOAD, unix.DM_DEV_SUSPEND} {
-		if err := Replace(&mapper{fail: fail}, "ltsp-root", "/dev/loop0", 409600); !errors.Is(err, unix.EINVAL) {
-			t.Errorf("got %v, want the kernel's error", err)
-		}
+	m = &mapper{fail: unix.DM_TABLE_LOAD}
+	if err := Replace(m, "ltsp-root", other); !errors.Is(err, unix.EINVAL) || len(m.calls) != 1 {
+		t.Errorf("a refused table: %v, %v", err, m.calls)
 	}
 }
 

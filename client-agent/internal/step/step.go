@@ -146,6 +146,8 @@ type Context struct {
 	Memory     *Memory
 	// Expand replaces %{...} late, as LTSP does for some values: the shell expands the text with "$" for "%".
 	Expand func(text string) (string, error)
+	// Lookup finds the IPv4 address of a host name at one of the name servers; nil asks them by DNS.
+	Lookup func(ctx context.Context, servers []string, name string) (netip.Addr, error)
 	Log    *slog.Logger
 	// Remarks are short lines for the administrator about what was given and not done.
 	Remarks []string

@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -105,12 +106,13 @@ func hosts(c *step.Context) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s127.0.0.1\tlocalhost\n127.0.1.1\t%s\n", generated, name)
-	switch server := c.Values["SERVER"]; {
-	case server == "":
-	case isAddress(server):
-		fmt.Fprintf(&b, "%s\tserver\n", server)
-	default:
-		c.Remark("SERVER %q is no address: the name \"server\" is not in /etc/hosts", server)
+	if server := c.Values["SERVER"]; server != "" {
+		addr, err := serverAddr(c, server)
+		if err == nil {
+			fmt.Fprintf(&b, "%s\tserver\n", addr)
+		} else {
+			c.Remark("the name \"server\" is not in /etc/hosts: SERVER %q: %v", server, err)
+		}
 	}
 	b.WriteString("\n::1\tip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
 	for _, line := range c.Values.Family("HOSTS_") {
@@ -119,7 +121,26 @@ func hosts(c *step.Context) error {
 	return c.Generate("/etc/hosts", b.String())
 }
 
-func isAddress(s string) bool {
-	_, err := netip.ParseAddr(s)
-	return err == nil
+// serverAddr is the address that the name "server" means. LTSP's SERVER is always one; a login host of the fleet may be given by its name.
+func serverAddr(c *step.Context, server string) (netip.Addr, error) {
+	if addr, err := netip.ParseAddr(server); err == nil {
+		return addr, nil
+	}
+	for _, lines := range c.Values.Family("HOSTS_") {
+		for line := range strings.Lines(lines) {
+			line, _, _ = strings.Cut(line, "#")
+			f := strings.Fields(line)
+			if len(f) < 2 || !slices.Contains(f[1:], server) {
+				continue
+			}
+			if addr, err := netip.ParseAddr(f[0]); err == nil {
+				return addr, nil
+			}
+		}
+	}
+	lookup := c.Lookup
+	if lookup == nil {
+		lookup = lookupDNS
+	}
+	return lookup(c.Ctx, strings.Fields(c.Values["DNS_SERVER"]), server)
 }

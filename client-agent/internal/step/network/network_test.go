@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -27,6 +28,12 @@ func within(t *testing.T, root string, values step.Values) *step.Context {
 			}
 			return strings.NewReplacer("%{HOSTNAME#pc}", "07", "%", "$").Replace(text), nil
 		},
+	}
+	c.Lookup = func(_ context.Context, servers []string, name string) (netip.Addr, error) {
+		if name == "login.example" && cmp.Equal(servers, []string{"10.0.0.53"}) {
+			return netip.MustParseAddr("10.0.0.99"), nil
+		}
+		return netip.Addr{}, errors.New("no such host")
 	}
 	for _, f := range Step().Functions {
 		if f.Do == nil {
@@ -64,7 +71,9 @@ func TestHosts(t *testing.T) {
 		{"nothing", step.Values{}, []string{"127.0.1.1\tltsp20"}, false},
 		{"all", step.Values{"SERVER": "10.0.0.1", "SEARCH_DOMAIN": "a.example b.example", "HOSTS_B": "10.0.0.2 b", "HOSTS_A": "10.0.0.3 a\n10.0.0.4 c\n"},
 			[]string{"127.0.1.1\tltsp20.a.example ltsp20", "10.0.0.1\tserver", "10.0.0.3 a", "10.0.0.4 c", "10.0.0.2 b"}, false},
-		{"a name for an address", step.Values{"SERVER": "login.example"}, []string{"127.0.1.1\tltsp20"}, true},
+		{"a name", step.Values{"SERVER": "login.example", "DNS_SERVER": "10.0.0.53"}, []string{"127.0.1.1\tltsp20", "10.0.0.99\tserver"}, false},
+		{"a name of ours", step.Values{"SERVER": "box", "HOSTS_1": "# x\n10.0.0.8 a box"}, []string{"127.0.1.1\tltsp20", "10.0.0.8\tserver", "10.0.0.8 a box"}, false},
+		{"a name that nobody knows", step.Values{"SERVER": "nobody"}, []string{"127.0.1.1\tltsp20"}, true},
 	} {
 		root := testtree.New(t, map[string]string{"etc/hosts": "1.2.3.4 of-the-image\n"})
 		c := within(t, root, tt.values)
