@@ -146,7 +146,7 @@ func TestBootStops(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	_, err = Boot(t.Context(), config(t, dir), state("1", "[clients]\n:\nif true; then )\n"))
-	if !errors.Is(err, applet.ErrEvaluate) || !strings.Contains(err.Error(), "ltsp.conf") {
+	if !errors.Is(err, applet.ErrEvaluate) || !strings.Contains(err.Error(), "ltsp.conf of organisation: line 3") {
 		t.Errorf("got %v", err)
 	}
 }
