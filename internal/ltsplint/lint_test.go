@@ -68,7 +68,7 @@ var tests = []struct {
 	{"server's on clients", "[clients]\nNFS_HOME=1\nPOST_IPXE_X=y\n[server]\nPOST_IPXE_X=y\n", []string{"2 warning server-value-on-clients", "2 note not-here", "3 warning server-value-on-clients", "3 note not-here", "5 note not-here"}},
 	{"clients' on the server", "[server]\nAUTOLOGIN=x\nPOST_INIT_X=:\n", []string{"2 warning client-value-on-server", "3 warning client-value-on-server"}},
 	{"menu", "[clients]\nDEFAULT_IMAGE=x\n[52:54:*]\nMENU_TIMEOUT=1\n[pc*]\nKERNEL_PARAMETERS=x\n[52:54:00:aa:bb:cc]\nMENU_TIMEOUT=0\n", []string{
-		"2 warning server-value-on-clients", "2 note not-here", "4 warning mac-only", "4 note not-here", "6 warning mac-only", "6 note not-here", "7 warning shadowed-section"}},
+		"2 warning server-value-on-clients", "2 note differs", "4 warning mac-only", "4 note differs", "6 warning mac-only", "6 note differs", "7 warning shadowed-section"}},
 	{"spaced", "[clients]\n  A = x\nB = y\nif :; then\n\tC = z\nfi\n", []string{"2 error spaced-assignment", "5 error spaced-assignment"}},
 	{"append", "[clients]\nA+=x\n A+=\"y z\"\n", []string{"2 error plus-equals", "3 error plus-equals"}},
 	{"unquoted", "[clients]\nX_MODES=1024x768 800x600\nMASK_SYSTEM_SERVICES=a b c\nLC_ALL=C sort x\nMY=1 cmd\n", []string{"2 error unquoted-spaces", "3 error unquoted-spaces"}},
