@@ -266,7 +266,7 @@ func checkRemoteApp(g guest) {
 	defer g.logOut()
 	g.sh("Xvfb :5 -screen 0 640x480x16 >/tmp/xvfb.log 2>&1 & export DISPLAY=:5")
 	g.until("Xvfb runs", "xwininfo -root >/dev/null 2>&1 && echo up", `^up$`, time.Minute)
-	g.sh("xeyes >/tmp/xeyes.log 2>&1 &")
+	g.sh("xeyes >/tmp/xeyes.log 2>&1 & :")
 	g.until("the window is there", "xwininfo -root -tree | grep xeyes; cat /tmp/xeyes.log", `"xeyes"`, 2*time.Minute)
 	if out, err := exec.Command("pgrep", "-x", "xeyes").Output(); err != nil || len(out) == 0 { // the PC's own processes cannot be seen from here
 		g.t.Errorf("no xeyes runs on the login host: %v", err)
@@ -278,11 +278,11 @@ func checkRemoteApp(g guest) {
 func checkLivePolicy(g guest, s *school.School, dir string) {
 	conf := strings.Replace(schoolConf, `192.168.67.9 printer`, `192.168.67.99 printer`, 1)
 	conf = strings.Replace(conf, `CUPS_SERVER="print.school.example"`, `CUPS_SERVER="other.school.example"`, 1)
-	conf = strings.Replace(conf, `X_DRIVER="vesa"`, `X_DRIVER="fbdev"`, 1)
+	conf = strings.Replace(conf, `size=5m`, `size=6m`, 1)
 	must(g.t, os.WriteFile(filepath.Join(dir, "ltsp.conf"), []byte(conf), 0o644))
 	plan, err := s.Ctl(g.t.Context(), "policy", "plan", dir, "--site", school.Site)
 	must(g.t, err)
-	for _, want := range []string{"HOSTS_PRINTER", "CUPS_SERVER", "X_DRIVER", "52:54:00:67:01:31"} {
+	for _, want := range []string{"HOSTS_PRINTER", "CUPS_SERVER", "FSTAB_SCRATCH", "pc31"} {
 		if !strings.Contains(plan, want) {
 			g.t.Errorf("the plan does not speak of %s:\n%s", want, plan)
 		}
@@ -294,7 +294,7 @@ func checkLivePolicy(g guest, s *school.School, dir string) {
 	g.until("the new printer server", "cat /etc/cups/client.conf", `^ServerName other\.school\.example$`, time.Minute)
 	must(g.t, s.Await(g.t.Context(), "what needs a reboot is told", func() error {
 		out, err := s.Ctl(g.t.Context(), "client", "show", mac("31"))
-		if err == nil && !strings.Contains(out, "X_DRIVER") {
+		if err == nil && !strings.Contains(out, "FSTAB_SCRATCH") {
 			err = fmt.Errorf("client show says %s", out)
 		}
 		return err

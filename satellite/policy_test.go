@@ -151,6 +151,7 @@ func TestPolicyAndCommandsReachTheClient(t *testing.T) {
 	b := joined(t, c)
 	b.start()
 	b.until("the version", verified(1))
+	b.until("the policy", func(s health.Status) bool { return s.Policy.Levels == 2 && s.Policy.Missing == 0 })
 	token := b.token()
 	scopes, state := b.layers(token)
 	if got := strings.Join(scopes, ", "); got != "organisation@1 A=1, room/hill/r1@1 A=2" || len(state.Commands) != 1 {
@@ -215,4 +216,83 @@ func TestPolicyAndCommandsReachTheClient(t *testing.T) {
 		t.Errorf("policy after a restart: %v", scopes)
 	}
 	b.until("a word about the controller", func(s health.Status) bool { return !s.Connected })
+}
+
+// TestLocalLoginHost makes the satellite's own machine the login host: a connected client is told of its users.
+func TestLocalLoginHost(t *testing.T) {
+	c := fakecontroller.Start(t)
+	v := versiontest.Image(t, c.Key, "lab", 1, 1, versiontest.Data(1, 700_000), 50_000)
+	c.Want(loopback, v)
+	b := joined(t, c)
+	b.start()
+	b.until("the version", verified(1))
+	token := b.token()
+	a := b.dial(token, false)
+	c.Want(func(d *satellitev1.DesiredState) { d.LoginHost = &satellitev1.LoginHost{Address: "local"} }, v)
+	var state *agentproto.PolicyState
+	for state == nil || state.Users == nil { // the login host comes first, its users when they have been read
+		if m := a.read(); m.Notice == nil {
+			t.Fatalf("got %+v, want a notice", m)
+		}
+		_, state = b.layers(token)
+	}
+	f := b.dial(token, true)
+	f.fetch(agentproto.PolicyName)
+	users, err := agentproto.ParseUsers(f.fetch(state.Users.SHA256))
+	if err != nil || !strings.HasPrefix(users.Passwd, "root:x:0:0:") || state.Server != "127.0.0.1" {
+		t.Errorf("server %q, %d bytes of users, %v", state.Server, len(users.Passwd), err)
+	}
+	s := b.until("the login host's state", func(s health.Status) bool { return s.LoginHost.State == "ok" })
+	if s.LoginHost.Address != "local" || !strings.HasPrefix(s.LoginHost.PublicKey, "ssh-ed25519 ") || !strings.HasSuffix(s.LoginHost.PublicKey, "ltsp-satellite@hill/sat1") {
+		t.Errorf("login host %+v", s.LoginHost)
+	}
+	for {
+		if l := await(t, c.Reports).GetLoginHost(); l.GetState() == "ok" {
+			if l.GetPublicKey() != s.LoginHost.PublicKey || l.GetUpdated() == nil {
+				t.Errorf("reported %v", l)
+			}
+			break
+		}
+	}
+}
+
+// TestConfDecidesTheBoot: ltsp.conf of the policy gives kernel parameters and a menu, and an error in it is told.
+func TestConfDecidesTheBoot(t *testing.T) {
+	c := fakecontroller.Start(t)
+	v := versiontest.Image(t, c.Key, "lab", 1, 1, versiontest.Data(1, 700_000), 50_000)
+	apply := func(number uint64, conf string) {
+		t.Helper()
+		l := c.Policy("site/hill", number, archive(t, conf))
+		c.Want(func(d *satellitev1.DesiredState) {
+			loopback(d)
+			d.Policies = []*satellitev1.PolicyLayer{l}
+		}, v)
+	}
+	apply(1, "[server]\nKERNEL_PARAMETERS=\"quiet from=server\"\nMENU_TIMEOUT=3000\n["+testPC+"]\nKERNEL_PARAMETERS=from=own\n")
+	b := joined(t, c)
+	b.start()
+	script := func(mac string, want ...string) {
+		t.Helper()
+		b.until("a script with "+strings.Join(want, ", "), func(health.Status) bool {
+			_, text := b.get("/boot.ipxe?mac=" + mac)
+			for _, w := range want {
+				if !strings.Contains(text, w) {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	script(testPC, " from=own ", "set menu-timeout 3000", "choose ")
+	script("52:54:00:00:00:99", " quiet from=server ", "choose ")
+	apply(2, "[server]\nKERNEL_PARAMETERS=x\nif\n")
+	b.until("a word about the error", func(s health.Status) bool {
+		return strings.Contains(strings.Join(s.Problems, "\n"), "ltsp.conf is not followed for boots: site/hill/ltsp.conf")
+	})
+	if _, text := b.get("/boot.ipxe?mac=" + testPC); strings.Contains(text, "choose") || !strings.Contains(text, v.ID.String()) {
+		t.Errorf("script with an error in ltsp.conf:\n%s", text)
+	}
+	apply(3, "[server]\nKERNEL_PARAMETERS=mended\n")
+	script(testPC, " mended ")
+	b.until("the end of the problem", func(s health.Status) bool { return !strings.Contains(strings.Join(s.Problems, "\n"), "ltsp.conf") })
 }

@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"regexp"
+	"strings"
 	"testing"
+
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/loginhost"
 )
 
 func TestRun(t *testing.T) {
@@ -32,5 +35,17 @@ func TestRun(t *testing.T) {
 				t.Errorf("%v: %q does not match %s", tt.args, text, expr)
 			}
 		}
+	}
+}
+
+// TestPAMIsNotAskpass has the mark of ssh's askpass in the environment that PAM passes on: askpass would say yes to any password.
+func TestPAMIsNotAskpass(t *testing.T) {
+	t.Setenv(loginhost.AskpassEnv, "1")
+	var out, errOut bytes.Buffer
+	if code := run([]string{"ltsp-agent", "pam", "fly"}, 100, &out, &errOut); code != 2 || errOut.Len() != 0 {
+		t.Errorf("PAM: code %d, %s", code, errOut.String())
+	}
+	if code := run([]string{"ltsp-agent", "ann@server's password: "}, 100, &out, &errOut); code != 1 || !strings.Contains(errOut.String(), "no password is left") {
+		t.Errorf("askpass without a password: code %d, %s", code, errOut.String())
 	}
 }

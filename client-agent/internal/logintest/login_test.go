@@ -410,6 +410,7 @@ func TestWholeLogin(t *testing.T) {
 	if len(sessions) != 1 || sessions[0].Kind != "login" || sessions[0].User != "ann" {
 		t.Errorf("sessions %+v", sessions)
 	}
+	await(t, "the session sleeps", func() bool { return len(c.processes("sleep")) == 2 })
 	for _, pid := range c.processes("sleep") { // the first process of the client is one, too
 		if pid != c.first {
 			_ = syscall.Kill(pid, syscall.SIGTERM)

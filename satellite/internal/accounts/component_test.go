@@ -50,7 +50,7 @@ const sshdPath = "/usr/sbin/sshd"
 func newLoginHost(t *testing.T, authorized string) *loginHost {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("root is needed")
+		t.Fatal("root is needed")
 	}
 	h := &loginHost{t: t, dir: t.TempDir()}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
