@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -200,4 +201,27 @@ func TestImageToRAM(t *testing.T) {
 	}
 	ask(t, vm, question{"all files can be read without a satellite",
 		`echo 3 > /proc/sys/vm/drop_caches; find / -xdev -type f -exec cat {} + 2>/dev/null | wc -c | sed 's/^[0-9]\{8,\}$/whole/'`, `whole`})
+}
+
+// TestHookThatFails boots a PC whose hook goes wrong: it stops and says where, and goes on by itself when the policy is corrected.
+func TestHookThatFails(t *testing.T) {
+	s := open(t, "e2ehook", school.Opening{})
+	mustDo(t, s, "policy", "apply", writeTree(t, map[string]string{"ltsp.conf": "[clients]\nPOST_INIT_MOUNT='ls /no/such/place'\n"}), "--org", "--yes")
+	address := mac("0c")
+	vm, err := s.PC(testvm.Machine{Name: "hook", MAC: address, Fatal: regexp.MustCompile(`Kernel panic - not syncing`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	defer cancel()
+	for _, text := range []string{`ltsp-agent: boot failed stage=policy`, `what happened:  init, POST POST_INIT.*/no/such/place`, `what to do:     .*ltspctl policy undo`} {
+		if _, err := vm.Expect(ctx, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitShown(t, s, address, "/no/such/place")
+	mustDo(t, s, "policy", "apply", writeTree(t, map[string]string{"ltsp.conf": "[clients]\nPOST_INIT_MOUNT='ls /'\n"}), "--org", "--yes")
+	if _, err := vm.Expect(ctx, `ltsp-agent: healthy`); err != nil {
+		t.Fatal(err)
+	}
 }
