@@ -18,12 +18,13 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/internal/verity"
 )
 
-// TestBootWhileArriving boots a PC into a version of which less than a fifth has come over a line of 2 Mbit/s, and then compares all of it.
+// TestBootWhileArriving boots a PC into a version of which less than a fifth has come over a line of 2 Mbit/s even when the PC is healthy, and
+// then compares all of it.
 //
 // The site's time window closes when the version can be booted: from then on only what the PC waits for moves, so that how far the transfer
 // is does not depend on how quick this machine is.
 func TestBootWhileArriving(t *testing.T) {
-	const line, application, share, half = 250_000, 64 << 20, 20, 50
+	const line, application, share = 250_000, 64 << 20, 20
 	s := open(t, "e2earr", school.Opening{Line: true})
 	base, err := s.Image(t.Context())
 	must(t, err)
@@ -53,8 +54,8 @@ func TestBootWhileArriving(t *testing.T) {
 	if client.Report.Version != "lab@2" || client.Report.Digest != version.Digest {
 		t.Errorf("the PC runs %s with digest %s, want lab@2 with %s", client.Report.Version, client.Report.Digest, version.Digest)
 	}
-	if before >= share || healthy >= half {
-		t.Errorf("%.1f %% of the delta had come before the PC was switched on, want less than %d %%; %.1f %% when it was healthy, want less than %d %%", before, share, healthy, half)
+	if healthy >= share {
+		t.Errorf("%.1f %% of the delta had come when the PC was healthy, want less than %d %%", healthy, share)
 	}
 	if _, err := os.Stat(filepath.Join(s.DataDir("sat1"), "images", version.ID)); err == nil {
 		t.Error("the version is complete outside the time window")

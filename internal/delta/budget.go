@@ -7,12 +7,13 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// How Options.MemoryBytes is divided: half is lent to groups while they are decoded, a quarter is for plaintexts of OLD's nested
-// streams, an eighth for groups that are read or wait to be written, and the rest for expanded blocks and needed groups.
+// How Options.MemoryBytes is divided: half is lent to groups while they are decoded, five sixteenths are for plaintexts of OLD's
+// nested streams (an initrd's is the longest), a sixteenth for groups that are read or wait to be written, and
+// the rest for expanded blocks and needed groups.
 
 func decodeMemory(o Options) int64   { return o.memory() / 2 }
-func plainsMemory(o Options) int64   { return o.memory() / 4 }
-func outputMemory(o Options) int64   { return o.memory() / 8 }
+func plainsMemory(o Options) int64   { return o.memory() / 16 * 5 }
+func outputMemory(o Options) int64   { return o.memory() / 16 }
 func oldBlockMemory(o Options) int64 { return o.memory() / 16 }
 func newBlockMemory(o Options) int64 { return o.memory() / 32 }
 func neededMemory(o Options) int64   { return o.memory() / 32 }

@@ -65,18 +65,19 @@ func (g *groupDecoder) decode(ctx context.Context, units []int32, b []byte, extr
 	return d, release, nil
 }
 
-// memory is about what decoding takes.
+// memory is about what decoding takes: the content, and beside it first what it is patched from, then what it is packed to.
 func (s *shape) memory(ops []op) int64 {
-	n := s.rawLen + s.contentLen()
-	for _, st := range s.streams {
-		n += st.n
-	}
+	var patch int64
 	for _, o := range ops {
 		if o.kind != opExact {
-			n += 2 * o.n
+			patch += 2 * o.n
 		}
 	}
-	return n
+	packed := s.rawLen
+	for _, st := range s.streams {
+		packed += st.n
+	}
+	return s.contentLen() + max(patch, packed)
 }
 
 // readHead reads which units are verbatim and the streams.

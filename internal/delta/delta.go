@@ -4,8 +4,8 @@
 // import it (it links the pinned C encoders).
 //
 // The words: a stored block is a data or fragment block as it lies in the image; raw is its content. Stored blocks of NEW that
-// OLD has too are copied; the others are changed blocks, collected into groups of 1 to 4 MiB raw that decode independently of
-// each other. A piece is 512 KiB of the final disk, what one level 0 block of the dm-verity tree covers. The disk of a version
+// OLD has too are copied; the others are changed blocks, collected into groups of 0.5 to 16 MiB raw that decode independently of
+// each other: what was updated, what is new and what does not compress lie in groups of their own. A piece is 512 KiB of the final disk, what one level 0 block of the dm-verity tree covers. The disk of a version
 // is its squashfs, zeros up to a multiple of 4096 bytes, then the tree; its digest is the root hash.
 package delta
 

@@ -4,24 +4,21 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"sort"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/delta/pair"
-	"github.com/ltsp-fleet/ltsp-fleet/internal/match"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/sqmeta"
 )
 
 const (
 	// maxBases is how many old files a new one is compared with.
 	maxBases = 3
-	// maxReference bounds the old content that a piece is compared with; of longer files a window is taken, which moves in
-	// steps, so that the pieces of a long file can share its index.
+	// maxReference bounds the old content that a piece is compared with, unless it is a single file.
 	maxReference = 64 << 20
-	windowStep   = 16 << 20
+	// windowStep is by how much the window moves over a file that is too long to be compared with as a whole, so that pieces of a
+	// long file share its index.
+	windowStep = 16 << 20
 	// maxStreamReference bounds it for the plaintext of a stream: an initrd's is one piece.
 	maxStreamReference = 192 << 20
-	// indexCost is the memory that the index takes per byte of a reference, while it is not limited.
-	indexCost = 5
 )
 
 // differ finds the operations for pieces of NEW. It is safe for concurrent use.
@@ -32,6 +29,7 @@ type differ struct {
 	pairs    *pair.Table
 	memory   int64
 	refs     *referenceCache
+	work     work
 }
 
 func newDiffer(old, neu *image, sp *space, memory int64) *differ {
@@ -40,27 +38,12 @@ func newDiffer(old, neu *image, sp *space, memory int64) *differ {
 		files[i] = pair.File{Paths: f.Paths, Size: f.Size}
 	}
 	return &differ{old: old, neu: neu, space: sp, pred: &basePredictor{old.model, neu.model, sp}, pairs: pair.New(files),
-		memory: memory, refs: newReferenceCache(memory / 2)}
+		memory: memory, refs: newReferenceCache(memory / 8 * 5)}
 }
 
 // extent is a stretch of old content.
 type extent struct {
 	addr, n int64
-}
-
-// reference is old content with its index.
-type reference struct {
-	parts [][]byte
-	addrs []int64
-	ends  []int64 // of each part in the index's offsets
-	ix    *match.Index
-}
-
-// bytes implements refBytes.
-func (r *reference) bytes(off int64, n int) ([]byte, int64) {
-	i := sort.Search(len(r.ends), func(i int) bool { return r.ends[i] > off })
-	in := off - (r.ends[i] - int64(len(r.parts[i])))
-	return r.parts[i][in : in+int64(n)], r.addrs[i] + in
 }
 
 // diff gives the operations for a piece whose content is data.
@@ -80,7 +63,7 @@ func (d *differ) diff(ctx context.Context, s *shape, p *piece, data []byte) ([]o
 		return nil, err
 	}
 	defer release()
-	ops, err := ref.ix.Diff(ctx, data)
+	ops, err := ref.diff(ctx, data)
 	if err != nil {
 		return nil, err
 	}
@@ -119,8 +102,11 @@ func (d *differ) bases(s *shape, p *piece, n int64) []extent {
 	}
 	var out []extent
 	left := int64(maxReference)
-	for _, b := range d.pairs.Bases(f.Paths, f.Size, maxBases) {
+	for i, b := range d.pairs.Bases(f.Paths, f.Size, maxBases) {
 		size := d.old.model.files[b].Size
+		if i == 0 {
+			left = max(left, min(size, d.wholeLimit()))
+		}
 		e := window(size, p.off, n, f.Size, left)
 		e.addr += d.old.model.addr[b]
 		out = append(out, e)
@@ -130,6 +116,9 @@ func (d *differ) bases(s *shape, p *piece, n int64) []extent {
 	}
 	return out
 }
+
+// wholeLimit is how long a file may be that is compared with as a whole.
+func (d *differ) wholeLimit() int64 { return d.memory / 8 * 3 }
 
 // streamBases gives the plaintexts of all declared streams of the old files that a file resembles.
 func (d *differ) streamBases(f *sqmeta.File) []extent {
@@ -164,8 +153,11 @@ func (d *differ) reference(ctx context.Context, ext []extent) (r *reference, rel
 		n += e.n
 	}
 	index := d.memory / 4
-	return d.refs.get(ctx, fmt.Sprint(ext), n+min(indexCost*n, index), func() (*reference, error) {
-		r := &reference{}
+	if n > maxReference {
+		index = d.memory / 8
+	}
+	return d.refs.get(ctx, fmt.Sprint(ext), n+indexMemory(n, index), func() (*reference, error) {
+		r := &reference{work: &d.work}
 		var end int64
 		for _, e := range ext {
 			b := make([]byte, e.n)
@@ -175,7 +167,7 @@ func (d *differ) reference(ctx context.Context, ext []extent) (r *reference, rel
 			end += e.n
 			r.parts, r.addrs, r.ends = append(r.parts, b), append(r.addrs, e.addr), append(r.ends, end)
 		}
-		r.ix = match.NewIndexParts(r.parts, match.Options{MemoryBytes: index})
+		r.index(index)
 		return r, nil
 	})
 }

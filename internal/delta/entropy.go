@@ -28,6 +28,8 @@ const (
 	literalLevel     = 19
 	// minGain: a coder that saves less than this part of the literals is not worth the receiver's time.
 	minGain = 64
+	// minTested is from which length on literals are tried with a quick coder first.
+	minTested = 256 << 10
 )
 
 // coders lends the memory of entropy coders. The zero value is ready; safe for concurrent use.
@@ -127,7 +129,7 @@ func (c *coders) packLiterals(content []byte, gaps []mixcode.Gap, n int64) (code
 		plain = append(plain, content[g.Start:g.Start+g.Len]...)
 	}
 	switch {
-	case n < minMixedLiterals:
+	case n < minMixedLiterals || n > minTested && incompressible(plain):
 		return codecStored, plain, nil
 	case n <= maxMixedLiterals:
 		text, in := surroundings(content, gaps)
@@ -150,6 +152,13 @@ func (c *coders) packLiterals(content []byte, gaps []mixcode.Gap, n int64) (code
 		return codecStored, plain, nil
 	}
 	return codec, code, nil
+}
+
+// incompressible tells whether the quickest coder finds nothing in b, which then is not worth the time of a slow one.
+func incompressible(b []byte) bool {
+	const quickest = 1
+	code, err := encoder.CompressZstd(nil, b, quickest)
+	return err == nil && len(code) >= len(b)
 }
 
 // unpackLiterals fills the gaps of the content, n bytes in all.

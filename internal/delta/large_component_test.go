@@ -3,11 +3,14 @@
 package delta
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -75,5 +78,34 @@ func TestAppendedImages(t *testing.T) {
 		old, neu := images[pair[0]], images[pair[1]]
 		st := roundTrip(t, old, neu, Options{MemoryBytes: 128 << 20})
 		t.Logf("%v: %d bytes, delta %d, %d verbatim", pair, len(neu), st.DeltaBytes, st.VerbatimBlocks)
+	}
+}
+
+// TestLongFile: the pieces of a long file whose addresses have moved are compared with one reference, which is made once.
+func TestLongFile(t *testing.T) {
+	const n = 9 << 20
+	dir := t.TempDir()
+	pack := func(base uint32) []byte {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "program"), code(rand.New(rand.NewPCG(1, 1)), n, base), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return packTree(t, dir, "-comp", "zstd", "-Xcompression-level", "1")
+	}
+	old, neu := pack(0x400000), pack(0x523000)
+	m := &maker{progress: &sync.Mutex{}, stats: &Stats{}, searching: newBudget(DefaultMemoryBytes)}
+	err := errors.Join(m.open(t.Context(), source(old), source(neu)), m.identify(t.Context()), m.make(t.Context(), io.Discard), m.rec.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &m.differ.work
+	if len(m.plan.groups) < 3 || w.references.Load() != 1 || w.indexed.Load() != n {
+		t.Errorf("%d groups needed %d references of %d bytes", len(m.plan.groups), w.references.Load(), w.indexed.Load())
+	}
+	if fine, coarse := w.fine.Load(), w.coarse.Load(); fine > n/16*17 || coarse != 0 {
+		t.Errorf("%d bytes were compared closely and %d coarsely", fine, coarse)
+	}
+	if m.stats.DeltaBytes > n/8 {
+		t.Errorf("a delta of %d bytes", m.stats.DeltaBytes)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -348,6 +349,9 @@ func (m *maker) draftGroup(ctx context.Context, gp *groupPlan, verbatim []bool) 
 			return nil, groupStats{}, err
 		}
 		d.ops[i] = ops
+	}
+	if n, limit := sh.memory(slices.Concat(d.ops...))+m.rec.excess(gp.units, d.verbatim), m.rec.memory.limit; n > limit {
+		return nil, groupStats{}, fmt.Errorf("group takes a receiver %d bytes of memory, %d are allowed: %w", n, limit, ErrLimit)
 	}
 	return d.encode(m.rec.groups.space, m.rec.groups.pred, neu)
 }

@@ -7,11 +7,6 @@ import (
 	"slices"
 )
 
-const (
-	// groupTarget is how much content a group holds before the next one begins.
-	groupTarget = 4 << 20
-)
-
 // plan says which changed units form which group.
 type plan struct {
 	groups []groupPlan
@@ -32,13 +27,20 @@ func (m *maker) planGroups(ctx context.Context) error {
 			return fmt.Errorf("look for nested streams: %w", err)
 		}
 	}
-	m.plan = &plan{}
+	m.plan = &plan{groups: m.cut(joined, streams)}
+	return nil
+}
+
+// cut makes groups of the changed units, which do not hold units of different kinds unless they are joined.
+func (m *maker) cut(joined []bool, streams [][]stream) []groupPlan {
+	kinds := m.kinds(joined)
+	var groups []groupPlan
 	var cur groupPlan
 	var raw int64
 	for i, u := range m.layout.changed {
 		n := m.neu.model.units[u].raw
-		if len(cur.units) > 0 && raw+n > groupTarget && !joined[i] {
-			m.plan.groups = append(m.plan.groups, cur)
+		if i > 0 && !joined[i] && (kinds[i] != kinds[i-1] || raw+n > kinds[i].target()) {
+			groups = append(groups, cur)
 			cur, raw = groupPlan{}, 0
 		}
 		cur.units = append(cur.units, u)
@@ -46,9 +48,9 @@ func (m *maker) planGroups(ctx context.Context) error {
 		raw += n
 	}
 	if len(cur.units) > 0 {
-		m.plan.groups = append(m.plan.groups, cur)
+		groups = append(groups, cur)
 	}
-	return nil
+	return groups
 }
 
 // streamsWithin leaves of the streams those that have a part in the shape, in the order in which they are met.

@@ -16,7 +16,7 @@ const (
 	// minStreamFile is the shortest one: less does not pay.
 	minStreamFile = 64
 	// maxDeclared bounds the memory for unpacking a stream of OLD, so that a receiver with the default memory can do it.
-	maxDeclared = DefaultMemoryBytes / 4
+	maxDeclared = DefaultMemoryBytes / 16 * 5
 	// maxChainMemory bounds, likewise, twice the stored bytes and the plaintext of streams that must be in one group.
 	maxChainMemory = DefaultMemoryBytes / 16 * 7
 )

@@ -52,7 +52,10 @@ type scanner struct {
 }
 
 func (s *scanner) scan(ctx context.Context) error {
-	w := s.ix.opt.Window
+	w, stride := s.ix.opt.Window, maxStride
+	if s.ix.opt.Sample > 1 {
+		stride = 1 // most windows are passed over already
+	}
 	last := 0 // end of the last bytes that matched
 	for i, n := 0, 0; i+w <= len(s.data); n++ {
 		if n%pollEvery == 0 && ctx.Err() != nil {
@@ -90,7 +93,7 @@ func (s *scanner) scan(ctx context.Context) error {
 		if s.known.learn(s.data[i:], s.cur.from(i)) {
 			last = i
 		}
-		i += min(1+(i-last)/patience, maxStride)
+		i += min(1+(i-last)/patience, stride)
 	}
 	return nil
 }

@@ -6,10 +6,10 @@ import (
 )
 
 const (
-	tagBits = 6
-	tagMask = 1<<tagBits - 1
-	// maxEntries is how many positions fit in an entry beside the tag.
-	maxEntries = 1 << (32 - tagBits)
+	// entryBits are those of a position and a tag together. A tag has maxTagBits, or minTagBits where only a sample is indexed.
+	entryBits  = 32
+	maxTagBits = 6
+	minTagBits = 2
 	// entriesPerBucket is the mean; together an indexed position takes 4 + 4/entriesPerBucket bytes.
 	entriesPerBucket = 4
 	bytesPerEntry    = 5
@@ -22,8 +22,9 @@ type Index struct {
 	opt    Options
 	ref    *reference
 	step   int64    // every step-th position is indexed
+	tag    int      // bits of a tag
 	starts []uint32 // first entry of each bucket, and behind the last bucket the number of entries
-	// entries are position/step << tagBits | tag, by bucket and position.
+	// entries are position/step << tag | the tag, by bucket and position.
 	entries []uint32
 }
 
@@ -35,9 +36,12 @@ func NewIndex(ref []byte, opt Options) *Index { return NewIndexParts([][]byte{re
 func NewIndexParts(parts [][]byte, opt Options) *Index {
 	ref := newReference(parts)
 	ix := &Index{opt: opt.withDefaults(), ref: ref}
-	limit := min(ix.opt.MemoryBytes/bytesPerEntry, maxEntries)
-	ix.step = 1
-	if limit = max(limit, 1); ref.size > limit {
+	ix.tag, ix.step = maxTagBits, 1
+	if ix.opt.Sample > 1 {
+		ix.tag = min(max(entryBits-bits.Len64(uint64(ref.size)), minTagBits), maxTagBits)
+	}
+	limit := max(min(ix.opt.MemoryBytes/bytesPerEntry*int64(ix.opt.Sample), 1<<(entryBits-ix.tag)), 1)
+	if ref.size > limit {
 		ix.step = (ref.size + limit - 1) / limit
 	}
 	ix.build()
@@ -54,7 +58,7 @@ func (ix *Index) MemoryBytes() int64 {
 
 // build sorts the positions by bucket: count, sum, place.
 func (ix *Index) build() {
-	buckets := ix.ref.size/ix.step/entriesPerBucket + 1
+	buckets := ix.ref.size/ix.step/int64(ix.opt.Sample)/entriesPerBucket + 1
 	ix.starts = make([]uint32, buckets+1)
 	ix.positions(func(bucket, _ uint32) { ix.starts[bucket]++ })
 	var sum uint32
@@ -81,11 +85,11 @@ func (ix *Index) positions(add func(bucket, entry uint32)) {
 		last := int64(len(b) - w)
 		last -= (base + last) % ix.step
 		for i := int(last); i >= 0; i -= int(ix.step) {
-			if i > 0 && i+w < len(b) && insideRun(b[i-1:i+w+1]) {
+			if !ix.sampled(b[i:]) || i > 0 && i+w < len(b) && insideRun(b[i-1:i+w+1]) {
 				continue
 			}
 			bucket, tag := ix.hash(b[i:])
-			add(bucket, uint32((base+int64(i))/ix.step)<<tagBits|tag)
+			add(bucket, uint32((base+int64(i))/ix.step)<<ix.tag|tag)
 		}
 	}
 }
@@ -99,9 +103,16 @@ func insideRun(b []byte) bool {
 	return runLength(b) == len(b)
 }
 
+const k1, k2 = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93
+
+// sampled reports whether the window at the start of b belongs to the sample; its first eight bytes decide.
+func (ix *Index) sampled(b []byte) bool {
+	const unused = 40 // bits that hash hardly uses
+	return load(b)*k1>>unused&uint64(ix.opt.Sample-1) == 0
+}
+
 // hash returns bucket and tag of the window at the start of b.
 func (ix *Index) hash(b []byte) (bucket, tag uint32) {
-	const k1, k2 = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93
 	w := ix.opt.Window
 	h := load(b) * k1
 	for i := 8; i < w; i += 8 {
@@ -110,16 +121,19 @@ func (ix *Index) hash(b []byte) (bucket, tag uint32) {
 	h ^= h >> 32
 	h *= k1
 	hi, _ := bits.Mul64(h, uint64(len(ix.starts)-1))
-	return uint32(hi), uint32(h) & tagMask
+	return uint32(hi), uint32(h) & ix.tagMask()
 }
 
 // near calls visit with up to limit positions whose window probably equals that at the start of b, those nearest to want first.
 func (ix *Index) near(b []byte, want int64, limit int, visit func(pos int64)) {
+	if !ix.sampled(b) {
+		return
+	}
 	bucket, tag := ix.hash(b)
 	list := ix.entries[ix.starts[bucket]:ix.starts[bucket+1]]
 	up := 0
 	if len(list) > limit {
-		key := uint32(min(max(want/ix.step, 0), maxEntries-1)) << tagBits
+		key := uint32(min(max(want/ix.step, 0), 1<<(entryBits-ix.tag)-1)) << ix.tag
 		up, _ = slices.BinarySearch(list, key)
 	}
 	down := up - 1
@@ -135,7 +149,7 @@ func (ix *Index) near(b []byte, want int64, limit int, visit func(pos int64)) {
 		default:
 			return
 		}
-		if e&tagMask == tag {
+		if e&ix.tagMask() == tag {
 			limit--
 			visit(ix.position(e))
 		}
@@ -145,4 +159,6 @@ func (ix *Index) near(b []byte, want int64, limit int, visit func(pos int64)) {
 // scanFactor is how many entries of a bucket are looked at for one that is compared.
 const scanFactor = 4
 
-func (ix *Index) position(entry uint32) int64 { return int64(entry>>tagBits) * ix.step }
+func (ix *Index) position(entry uint32) int64 { return int64(entry>>ix.tag) * ix.step }
+
+func (ix *Index) tagMask() uint32 { return 1<<ix.tag - 1 }

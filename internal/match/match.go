@@ -6,7 +6,10 @@
 // The package knows nothing of files, images or codecs, and its output is a pure function of its input.
 package match
 
-import "errors"
+import (
+	"errors"
+	"math/bits"
+)
 
 // Op is one step that produces Len bytes of the data.
 type Op struct {
@@ -25,8 +28,12 @@ type Options struct {
 	// MinMatch is how many bytes more than the current alignment a candidate has to predict before it is considered
 	// (default 16). What the longer address of a distant candidate costs comes on top.
 	MinMatch int
-	// MaxCandidates bounds how many places of the reference are compared for one place of the data (default 16).
+	// MaxCandidates bounds how many places of the reference are compared for one place of the data (default 6).
 	MaxCandidates int
+	// Sample leaves one of that many windows, chosen by their content, in the reference as in the data (default 1: all). Equal
+	// stretches of Window + 3*Sample bytes are still found in 19 of 20 cases, in a fraction of the time and the memory. It is
+	// rounded up to a power of two, at most 256.
+	Sample int
 	// Horizon bounds in bytes how far a candidate is compared with the current alignment (default 256; clamped to 64..1 MiB).
 	Horizon int
 	// MemoryBytes bounds the index (default 256 MiB). An index of every position takes about 5 bytes per byte of the
@@ -38,13 +45,14 @@ type Options struct {
 const (
 	defaultWindow        = 8
 	defaultMinMatch      = 16
-	defaultMaxCandidates = 16
+	defaultMaxCandidates = 6
 	defaultHorizon       = 256
 	defaultMemoryBytes   = 256 << 20
 	minWindow            = 8
 	maxWindow            = 32
 	minHorizon           = 64
 	maxHorizon           = 1 << 20
+	maxSampleBits        = 8
 )
 
 // ErrOps is returned when ops do not fit the data or the reference they are applied to.
@@ -61,6 +69,7 @@ func (o Options) withDefaults() Options {
 	if o.MaxCandidates <= 0 {
 		o.MaxCandidates = defaultMaxCandidates
 	}
+	o.Sample = 1 << bits.Len(uint(min(max(o.Sample, 1), 1<<maxSampleBits)-1))
 	if o.Horizon <= 0 {
 		o.Horizon = defaultHorizon
 	}

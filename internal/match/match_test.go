@@ -185,11 +185,68 @@ func TestIndexMemory(t *testing.T) {
 	}
 }
 
+// A sample takes its part of the memory, finds long copies, and does not look at short ones.
+func TestSample(t *testing.T) {
+	ref := random(1, 1<<20)
+	const sample = 16
+	ix := NewIndex(ref, Options{Sample: sample, Window: 24})
+	if got, most := ix.MemoryBytes(), NewIndex(ref, Options{}).MemoryBytes()/(sample-2); got > most {
+		t.Errorf("the index takes %d bytes, want at most %d", got, most)
+	}
+	data := join(random(2, 5000), ref[500000:503000], random(3, 5000), ref[700000:701000], random(4, 5000), ref[30000:30028])
+	ops, err := ix.Diff(context.Background(), data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, [][]byte{ref}, ops, data)
+	if got := literals(ops); len(ops) > 6 || got < 15000 || got > 15100 {
+		t.Errorf("%d ops with %d literal bytes: %+v", len(ops), got, ops)
+	}
+}
+
+func TestSurvey(t *testing.T) {
+	ref := random(1, 1<<20)
+	ix := NewIndex(ref, Options{})
+	tests := []struct {
+		name                string
+		data                []byte
+		seen, covered, cost [2]int64 // at least, at most
+	}{
+		{"empty", nil, [2]int64{0, 0}, [2]int64{0, 0}, [2]int64{0, 0}},
+		{"short, all of it", ref[5000:8000], [2]int64{3000, 3000}, [2]int64{3000, 3000}, [2]int64{1, 8}},
+		{"equal", ref[1000:400000], [2]int64{24000, 26000}, [2]int64{24000, 26000}, [2]int64{12, 200}},
+		{"edited", edited(ref[1000:400000], 20, 3), [2]int64{24000, 26000}, [2]int64{23000, 26000}, [2]int64{700, 2000}},
+		{"new", random(9, 400000), [2]int64{24000, 26000}, [2]int64{0, 200}, [2]int64{0, 200}},
+		{"half", join(ref[:200000], random(9, 200000)), [2]int64{24000, 26000}, [2]int64{11000, 14000}, [2]int64{6, 200}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := ix.Survey(t.Context(), tt.data, 2000, 32000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, c := range map[string]struct {
+				got  int64
+				want [2]int64
+			}{"seen": {s.Seen, tt.seen}, "covered": {s.Covered, tt.covered}, "cost": {s.Cost, tt.cost}} {
+				if c.got < c.want[0] || c.got > c.want[1] {
+					t.Errorf("%s: %d, want %d to %d", name, c.got, c.want[0], c.want[1])
+				}
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := ix.Survey(ctx, ref, 2000, 32000); !errors.Is(err, context.Canceled) {
+		t.Errorf("err = %v, want %v", err, context.Canceled)
+	}
+}
+
 func TestOptionsAreClamped(t *testing.T) {
 	ref := random(1, 5000)
 	data := edited(ref, 50, 1)
 	for _, opt := range []Options{
-		{Window: 1}, {Window: 9}, {Window: 17}, {Window: 100}, {Horizon: 1}, {Horizon: 1 << 40}, {MinMatch: -3, MaxCandidates: -1, MemoryBytes: -1},
+		{Sample: -1}, {Sample: 3}, {Sample: 1 << 30}, {Sample: 8, MemoryBytes: 100}, {Window: 1}, {Window: 9}, {Window: 17}, {Window: 100}, {Horizon: 1}, {Horizon: 1 << 40}, {MinMatch: -3, MaxCandidates: -1, MemoryBytes: -1},
 	} {
 		ops, err := NewIndex(ref, opt).Diff(context.Background(), data)
 		if err != nil {
@@ -239,7 +296,7 @@ func FuzzDiff(f *testing.F) {
 	f.Fuzz(func(t *testing.T, ref, data []byte, cut, memory uint8) {
 		at := min(int(cut), len(ref))
 		parts := [][]byte{ref[:at], ref[at:]}
-		ix := NewIndexParts(parts, Options{Window: int(memory) % 40, Horizon: int(cut), MemoryBytes: int64(memory) * 64})
+		ix := NewIndexParts(parts, Options{Window: int(memory) % 40, Horizon: int(cut), Sample: int(cut) >> 5, MemoryBytes: int64(memory) * 64})
 		ops, err := ix.Diff(context.Background(), data)
 		if err != nil {
 			t.Fatal(err)
