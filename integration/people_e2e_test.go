@@ -266,12 +266,12 @@ func checkRemoteApp(g guest) {
 	defer g.logOut()
 	g.sh("Xvfb :5 -screen 0 640x480x16 >/tmp/xvfb.log 2>&1 & export DISPLAY=:5")
 	g.until("Xvfb runs", "xwininfo -root >/dev/null 2>&1 && echo up", `^up$`, time.Minute)
-	g.sh("xeyes >/tmp/xeyes.log 2>&1 & :")
+	g.sh("xeyes </dev/null >/tmp/xeyes.log 2>&1 & :") // as from a menu: without a terminal
 	g.until("the window is there", "xwininfo -root -tree | grep xeyes; cat /tmp/xeyes.log", `"xeyes"`, 2*time.Minute)
 	if out, err := exec.Command("pgrep", "-x", "xeyes").Output(); err != nil || len(out) == 0 { // the PC's own processes cannot be seen from here
 		g.t.Errorf("no xeyes runs on the login host: %v", err)
 	}
-	g.sh("kill %2; kill %1")
+	g.sh("kill -9 %2 %1; wait")
 }
 
 // checkLivePolicy changes the policy under the running PC.
@@ -308,6 +308,7 @@ const roomConf = `[clients]
 FSTAB_HOME="tmpfs /elsewhere tmpfs size=1m,x-mount.mkdir 0 0"
 DISABLE_SYSTEM_SERVICES=""
 AUTOLOGIN="guest"
+RELOGIN_TIMEOUT=0
 LIGHTDM_CONF="[Seat:*]
 xserver-command=/usr/local/bin/headless-x
 user-session=lesson"
