@@ -157,7 +157,7 @@ func checkPath(p string) error {
 	case strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return errors.New("a path holds a control character")
 	case path.IsAbs(p) || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../"):
-		return errors.New("a path must be relative, clean and without ..")
+		return errors.New("a path must be relative and clean, and may not lead upwards")
 	case strings.Count(p, "/") >= maxDepth:
 		return fmt.Errorf("more than %d levels deep", maxDepth)
 	}

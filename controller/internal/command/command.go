@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ltsp-fleet/ltsp-fleet/controller"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/buildinfo"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/delta"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manpages"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/telemetry"
 )
@@ -78,6 +80,9 @@ func (o *options) initCommand() *cobra.Command {
 	return cmd
 }
 
+// serving is the memory for all else than deltas: publishing, thousands of satellites' streams.
+const serving = 256 << 20
+
 func (o *options) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -91,6 +96,7 @@ func (o *options) serveCommand() *cobra.Command {
 			if o.deltaGiB < 1 || o.deltaGiB > 1<<20 || o.deltaMiB < 64 || o.deltaMiB > 1<<20 {
 				return fmt.Errorf("--delta-space %d, --delta-memory %d: want 1 GiB to 1 PiB and 64 MiB to 1 TiB", o.deltaGiB, o.deltaMiB)
 			}
+			debug.SetMemoryLimit(delta.HeapLimit(o.deltaMiB<<20) + serving)
 			c, err := controller.New(cmd.Context(), controller.Config{
 				DataDir: o.dataDir, Listen: o.listen, Metrics: o.metrics, DeltaBytes: o.deltaGiB << 30, DeltaMemory: o.deltaMiB << 20, Log: log,
 			})

@@ -63,15 +63,11 @@ func (a *app) deltaOptions(f deltaFlags) (opt delta.Options, end func(), err err
 			return opt, nil, usageError{err}
 		}
 	}
-	// What has been read of long files is given back in large portions: without a limit the collector would let twice as much pile up.
 	memory := int64(f.memory) << 20
-	debug.SetMemoryLimit(memory + memory/4 + tablesMemory)
+	debug.SetMemoryLimit(delta.HeapLimit(memory))
 	show := &stages{t: teller{r: a.progress()}}
 	return delta.Options{MemoryBytes: memory, Parallel: f.parallel, Progress: show.progress}, show.t.end, nil
 }
-
-// tablesMemory is for what comes on top of --memory: tables of the images, coders.
-const tablesMemory = 224 << 20
 
 // stages shows work that names its stages while it goes on.
 type stages struct {

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/buildinfo"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/delta"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manpages"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/telemetry"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite"
@@ -87,6 +89,9 @@ and store it. A token is good for one satellite. Then run "ltsp-satellite serve"
 	return c
 }
 
+// serving is the memory for all else than deltas.
+const serving = 128 << 20
+
 func newServe(log io.Writer) *cobra.Command {
 	local := config.Default()
 	var level, format string
@@ -119,6 +124,7 @@ func newServe(log io.Writer) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		debug.SetMemoryLimit(delta.HeapLimit(local.DeltaMemoryBytes) + serving)
 		s, err := satellite.New(satellite.Config{Local: local, Build: buildinfo.Version(), Logger: logger, Registry: telemetry.NewRegistry()})
 		if err != nil {
 			return err
