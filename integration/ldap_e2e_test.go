@@ -13,6 +13,7 @@ import (
 
 // ldapConf points an image with Debian's libnss-ldapd and libpam-ldapd to the site's directory, as a school would.
 const ldapConf = `[clients]
+DISABLE_SYSTEM_SERVICES="lightdm"
 POST_INIT_LDAP="section_ldap"
 
 [ldap]
