@@ -303,6 +303,26 @@ func TestEtc(t *testing.T) {
 	}
 }
 
+func TestUsers(t *testing.T) {
+	t.Parallel()
+	host := &agentproto.Users{Passwd: "p\n", Group: "g\n"}
+	for name, test := range map[string]struct {
+		state State
+		want  *agentproto.Users
+	}{
+		"nothing known":          {State{}, nil},
+		"the login host's":       {State{Accounts: host}, host},
+		"a level's group":        {State{Accounts: host, Trees: []tree.Tree{{file("group", "mine\n")}}}, &agentproto.Users{Passwd: "p\n", Group: "mine\n"}},
+		"a level wants none":     {State{Accounts: host, Trees: []tree.Tree{{file("group", ""), file("passwd", "")}}}, &agentproto.Users{}},
+		"the highest level's":    {State{Trees: []tree.Tree{{file("passwd", "1\n")}, {file("passwd", "2\n")}}}, &agentproto.Users{Passwd: "2\n"}},
+		"a directory is no file": {State{Accounts: host, Trees: []tree.Tree{{dir("passwd", 0o755)}}}, host},
+	} {
+		if diff := cmp.Diff(test.want, test.state.Users()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
 func TestInstall(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

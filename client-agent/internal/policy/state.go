@@ -48,6 +48,26 @@ func (s *State) Etc() tree.Tree {
 	return out
 }
 
+// Users are the accounts that may log in: files passwd and group of the layers, where a level has its own, else the login host's. Nil if there are
+// neither. A level with an empty file wants none: its people are in a directory.
+func (s *State) Users() *agentproto.Users {
+	merged := tree.Merge(s.Trees...)
+	var users agentproto.Users
+	known := s.Accounts != nil
+	if known {
+		users = *s.Accounts
+	}
+	for name, text := range map[string]*string{"passwd": &users.Passwd, "group": &users.Group} {
+		if f, ok := merged.Find(name); ok && f.Kind == tree.Regular {
+			*text, known = string(f.Content), true
+		}
+	}
+	if !known {
+		return nil
+	}
+	return &users
+}
+
 // confs are the paths of all configurations, in order.
 func (s *State) confs() []string {
 	var names []string
