@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/accounts"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/accountfeed"
 )
 
 // newLogin helps to set up a login host that lets satellites do nothing but read accounts.
@@ -21,7 +21,7 @@ func newLogin() *cobra.Command {
 Then the key can do nothing else. Without that the satellite brings the program along.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(c.OutOrStdout(), "#!/bin/sh\n%s\n", accounts.Script)
+			_, err := fmt.Fprintf(c.OutOrStdout(), "#!/bin/sh\n%s\n", accountfeed.Script())
 			return err
 		},
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ltsp-fleet/ltsp-fleet/internal/accountfeed"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 )
 
@@ -185,7 +186,7 @@ func TestOpenSSH(t *testing.T) {
 func TestOpenSSHForcedCommand(t *testing.T) {
 	w := watch(t, t.TempDir(), nil)
 	h := newLoginHost(t, "")
-	h.write("script", "#!/bin/sh\n"+Script+"\n")
+	h.write("script", "#!/bin/sh\n"+accountfeed.Script()+"\n")
 	if err := os.Chmod(filepath.Join(h.dir, "script"), 0o755); err != nil {
 		t.Fatal(err)
 	}

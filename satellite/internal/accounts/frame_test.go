@@ -12,6 +12,7 @@ import (
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/accountfeed"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 )
 
@@ -131,7 +132,7 @@ func FuzzClean(f *testing.F) {
 // TestScript runs the script in this machine's shells with a getent and a sleep of the test's.
 func TestScript(t *testing.T) {
 	t.Parallel()
-	if strings.ContainsAny(Script, "'\n!") {
+	if strings.ContainsAny(accountfeed.Script(), "'\n!") {
 		t.Error("the script does not fit into single quotes")
 	}
 	dir := t.TempDir()
@@ -149,7 +150,7 @@ func TestScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", remoteCommand)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", accountfeed.Command())
 	cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH")}
 	cmd.ExtraFiles = []*os.File{next}
 	out, err := cmd.StdoutPipe()

@@ -11,17 +11,16 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
-)
 
-// pollTime is pollSeconds, for the accounts of this machine.
-const pollTime = 2 * time.Second
+	"github.com/ltsp-fleet/ltsp-fleet/internal/accountfeed"
+)
 
 // maxHostKeys bounds the host keys of this machine.
 const maxHostKeys = 16
 
 // watchLocal calls found for each state of this machine's accounts until ctx ends. The error is a *failure.
 func (w *Watcher) watchLocal(ctx context.Context, found func(texts, []string) error) error {
-	tick := time.NewTicker(pollTime)
+	tick := time.NewTicker(accountfeed.Poll)
 	defer tick.Stop()
 	before := ""
 	for {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/ltsp-fleet/ltsp-fleet/internal/accountfeed"
 	"github.com/ltsp-fleet/ltsp-fleet/satellite/internal/config"
 )
 
@@ -61,7 +62,7 @@ func (w *Watcher) watchRemote(ctx context.Context, h config.LoginHost, found fun
 	session.Stderr = &complaints
 	out, err := session.StdoutPipe()
 	if err == nil {
-		err = session.Start(remoteCommand)
+		err = session.Start(accountfeed.Command())
 	}
 	if err != nil {
 		return &failure{Failed, fmt.Errorf("start the command on %s: %w", addr, err)}
