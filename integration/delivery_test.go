@@ -121,6 +121,16 @@ type parts struct {
 	groups []delta.Region // of each group its first part
 }
 
+// within is the length of the groups of which the first part lies between begin and end of the new image, be it in part.
+func (p *parts) within(begin, end int64) (bytes int64) {
+	for group, r := range p.groups {
+		if r.Off < end && r.Off+r.Len > begin {
+			bytes += p.index.Groups[group].Length
+		}
+	}
+	return bytes
+}
+
 // parts looks into the controller's delta from the former edition.
 func (d *delivery) parts(p *school.Published) parts {
 	d.t.Helper()
