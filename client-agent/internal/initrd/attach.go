@@ -15,6 +15,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/keeper"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/nbdclient"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/nbdlink"
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rootprep"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rundir"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 )
@@ -27,7 +28,6 @@ const (
 	attachHeadStart = time.Second
 	attachPause     = 500 * time.Millisecond
 
-	verityName  = "ltsp-root"
 	readAheadKB = 128
 	// maxRequest is the largest request that the kernel makes by default, in bytes.
 	maxRequest = 1280 << 10
@@ -182,7 +182,7 @@ func (b *boot) mapVerity(context.Context) error {
 	if err := os.WriteFile(verityPrefetch, []byte("0"), 0); err != nil {
 		b.log.Warn("the hash tree is read ahead; a version that is still arriving boots slower", "err", err)
 	}
-	b.root, err = dmverity.Create(control, verityName, dmverity.Table{Device: b.root, DataBytes: b.cfg.DataBytes, Root: b.cfg.Digest})
+	b.root, err = dmverity.Create(control, rootprep.RootDevice, dmverity.Table{Device: b.root, DataBytes: b.cfg.DataBytes, Root: b.cfg.Digest})
 	if err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (b *boot) blameVerity(cause error) error {
 		return cause
 	}
 	defer control.Close()
-	if bad, err := dmverity.Corrupted(control, verityName); err != nil || !bad {
+	if bad, err := dmverity.Corrupted(control, rootprep.RootDevice); err != nil || !bad {
 		return cause
 	}
 	return fmt.Errorf("the bytes that %s sends are not those of image digest %s: %w", b.current, b.cfg.Digest, cause)

@@ -13,6 +13,7 @@ import (
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/imageram"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/modules"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/nbdlink"
+	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/rootprep"
 	"github.com/ltsp-fleet/ltsp-fleet/client-agent/internal/spool"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/agentproto"
 )
@@ -90,7 +91,7 @@ func (b *boot) moveToRAM(ctx context.Context) (err error) {
 		return err
 	}
 	defer control.Close()
-	return dmverity.Replace(control, verityName, dmverity.Table{Device: device, DataBytes: b.cfg.DataBytes, Root: b.cfg.Digest})
+	return dmverity.Replace(control, rootprep.RootDevice, dmverity.Table{Device: device, DataBytes: b.cfg.DataBytes, Root: b.cfg.Digest})
 }
 
 // copyImage copies data and hash tree from the root connection; every block is checked when it is read from the copy.

@@ -1,5 +1,5 @@
-// Package rootprep puts the agent itself into a root before init starts: the unit of the resident agent, in /run. What the root becomes besides is policy, and
-// done by package applet.
+// Package rootprep puts the agent itself into a root before init starts: the unit of the resident agent, and what udev needs to know of the root's devices, in
+// /run. What the root becomes besides is policy, and done by package applet.
 package rootprep
 
 import (
@@ -32,10 +32,24 @@ OOMScoreAdjust=-900
 NoNewPrivileges=yes
 `
 
-// Prepare writes the unit to the directory that becomes /run.
+// RootDevice is the device-mapper name of the verified root.
+const RootDevice = "ltsp-root"
+
+const rulesFile = "/udev/rules.d/10-ltsp-root.rules"
+
+// rules keep udev from looking for signatures on the root's devices (systemd's 60-persistent-storage.rules, lvm2's 10-dm.rules), as its blkid does at many places,
+// the end among them. There the hash tree lies, and 128 KiB of it are proven by 16 MiB of the image: of a version that is still arriving they would have to be
+// fetched first.
+const rules = `SUBSYSTEM=="block", KERNEL=="nbd0", ENV{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}="1"
+SUBSYSTEM=="block", ATTR{dm/name}=="` + RootDevice + `", ENV{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}="1", ENV{DM_UDEV_DISABLE_OTHER_RULES_FLAG}="1"
+`
+
+// Prepare writes all to the directory that becomes /run.
 func Prepare(run rootdir.Root) error {
-	if err := run.WriteFile(unitFile, unit); err != nil {
-		return fmt.Errorf("prepare the root: %w", err)
+	for name, text := range map[string]string{unitFile: unit, rulesFile: rules} {
+		if err := run.WriteFile(name, text); err != nil {
+			return fmt.Errorf("prepare the root: %w", err)
+		}
 	}
 	if err := run.Symlink("../"+unitName, unitWant); err != nil {
 		return fmt.Errorf("prepare the root: %w", err)

@@ -42,6 +42,9 @@ func TestPrepare(t *testing.T) {
 	if got := testtree.Read(t, run, "systemd/system/multi-user.target.wants/ltsp-agent.service"); !strings.Contains(got, "ExecStart=/run/ltsp/agent resident\n") {
 		t.Errorf("unit: %s", got)
 	}
+	if got := testtree.Read(t, run, "udev/rules.d/10-ltsp-root.rules"); strings.Count(got, `FLAG}="1"`) != 3 || !strings.Contains(got, `ATTR{dm/name}=="`+RootDevice+`",`) {
+		t.Errorf("rules: %s", got)
+	}
 	if err := Prepare(rootdir.Root(testtree.New(t, map[string]string{"systemd": "a file"}))); err == nil {
 		t.Error("no error though nothing can be written")
 	}
