@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// fetchPatience bounds the fetch of the policy, from all satellites together. A PC without its policy is worth more than one that waits.
+	// fetchPatience bounds the wait for a satellite that gives the policy. A PC without its policy is worth more than one that waits.
 	fetchPatience = 20 * time.Second
 	// policyLimit is for all hooks and scripts; each of them has a limit of its own.
 	policyLimit = 15 * time.Minute
@@ -52,8 +52,6 @@ func (b *boot) policy(ctx context.Context) error {
 
 // fetchPolicy returns the state in force from now on.
 func (b *boot) fetchPolicy(ctx context.Context) (*policy.State, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, fetchPatience, fmt.Errorf("no whole policy after %v", fetchPatience))
-	defer cancel()
 	cfg, err := uplink.TLSConfig(b.cfg.TrustAnchor, b.cfg.Site)
 	if err != nil {
 		return nil, err
@@ -70,7 +68,7 @@ func (b *boot) fetchPolicy(ctx context.Context) (*policy.State, error) {
 		}
 		return f, nil
 	}
-	sum, err := store.FetchPatiently(ctx, b.cfg.Satellites, open, func(err error) bool { return errors.Is(err, uplink.ErrRefused) })
+	sum, err := store.FetchPatiently(ctx, fetchPatience, b.cfg.Satellites, open, func(err error) bool { return errors.Is(err, uplink.ErrRefused) })
 	if err != nil {
 		return nil, err
 	}

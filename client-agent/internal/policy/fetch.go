@@ -20,8 +20,10 @@ type Stream interface {
 type Opener func(context.Context, agentproto.Satellite) (Stream, error)
 
 const (
-	// tryTimeout bounds the fetch from one satellite, so that one that hangs leaves time for the others.
-	tryTimeout = 15 * time.Second
+	// openTimeout bounds the opening of a stream, so that a satellite that hangs leaves time for the others.
+	openTimeout = 15 * time.Second
+	// fetchTimeout bounds what comes then. It is for large trees and a class that starts at once: a satellite that is silent meanwhile is the stream's matter.
+	fetchTimeout = 3 * time.Minute
 	// roundPause is the time between two rounds of FetchPatiently.
 	roundPause = time.Second
 )
@@ -43,28 +45,34 @@ func (s *Store) FetchFrom(ctx context.Context, satellites []agentproto.Satellite
 }
 
 func (s *Store) try(ctx context.Context, sat agentproto.Satellite, open Opener) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-	defer cancel()
-	stream, err := open(ctx, sat)
+	opening, stop := context.WithTimeout(ctx, openTimeout)
+	stream, err := open(opening, sat)
+	stop()
 	if err != nil {
 		return "", err
 	}
 	defer stream.Close()
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
 	return s.Fetch(ctx, stream)
 }
 
-// FetchPatiently is FetchFrom, again and again until ctx ends: in a classroom that is switched on at once a satellite may be busy, or just be starting.
-// Final tells of errors that another try does not mend; when all satellites have one it gives up. The error is that of the last round.
-func (s *Store) FetchPatiently(ctx context.Context, satellites []agentproto.Satellite, open Opener, final func(error) bool) (string, error) {
+// FetchPatiently is FetchFrom, again and again until patience is over: in a classroom that is switched on at once a satellite may be busy, or just be starting. What
+// has begun to arrive by then may go on. Final tells of errors that another try does not mend; when all satellites have one it gives up. The error is that of the
+// last round.
+func (s *Store) FetchPatiently(ctx context.Context, patience time.Duration, satellites []agentproto.Satellite, open Opener, final func(error) bool) (string, error) {
+	end := time.Now().Add(patience)
 	for {
 		hopeless := true
 		watch := func(ctx context.Context, sat agentproto.Satellite) (Stream, error) {
+			ctx, cancel := context.WithDeadline(ctx, end)
+			defer cancel()
 			stream, err := open(ctx, sat)
 			hopeless = hopeless && err != nil && final(err)
 			return stream, err
 		}
 		sum, err := s.FetchFrom(ctx, satellites, watch)
-		if err == nil || hopeless {
+		if err == nil || hopeless || time.Until(end) < roundPause {
 			return sum, err
 		}
 		timer := time.NewTimer(roundPause)
