@@ -39,9 +39,13 @@ func (b *budget) take(ctx context.Context, n int64) (release func(), err error) 
 	return func() { b.sem.Release(n) }, nil
 }
 
-// tablesMemory is for what comes on top of Options.MemoryBytes: tables of the images, coders.
+// tablesMemory is for what comes on top of Options.MemoryBytes in Make: tables of the images, coders.
 const tablesMemory = 224 << 20
 
-// HeapLimit is the soft limit (runtime/debug.SetMemoryLimit) for a program that works with memoryBytes as Options.MemoryBytes and does nothing else. What has
-// been read of long files is given back in large portions: without a limit the collector would let twice as much pile up.
-func HeapLimit(memoryBytes int64) int64 { return memoryBytes + memoryBytes/4 + tablesMemory }
+// MakeHeapLimit and ApplyHeapLimit are the soft limits (runtime/debug.SetMemoryLimit) for a program that calls Make, or Apply or a Receiver, with memoryBytes as
+// Options.MemoryBytes and does nothing else. What has been read of long files is given back in large portions: without a limit the collector would let twice as
+// much pile up. A receiver needs much less than the setting at any time, so that the setting can be all that its process takes.
+func MakeHeapLimit(memoryBytes int64) int64 { return memoryBytes + memoryBytes/4 + tablesMemory }
+
+// ApplyHeapLimit is described with MakeHeapLimit.
+func ApplyHeapLimit(memoryBytes int64) int64 { return memoryBytes - memoryBytes/16 }

@@ -96,7 +96,7 @@ func (o *options) serveCommand() *cobra.Command {
 			if o.deltaGiB < 1 || o.deltaGiB > 1<<20 || o.deltaMiB < 64 || o.deltaMiB > 1<<20 {
 				return fmt.Errorf("--delta-space %d, --delta-memory %d: want 1 GiB to 1 PiB and 64 MiB to 1 TiB", o.deltaGiB, o.deltaMiB)
 			}
-			debug.SetMemoryLimit(delta.HeapLimit(o.deltaMiB<<20) + serving)
+			debug.SetMemoryLimit(delta.MakeHeapLimit(o.deltaMiB<<20) + serving)
 			c, err := controller.New(cmd.Context(), controller.Config{
 				DataDir: o.dataDir, Listen: o.listen, Metrics: o.metrics, DeltaBytes: o.deltaGiB << 30, DeltaMemory: o.deltaMiB << 20, Log: log,
 			})

@@ -49,8 +49,8 @@ func (f *deltaFlags) register(c *cobra.Command, file string) {
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// options checks the flags. show must be ended after the work.
-func (a *app) deltaOptions(f deltaFlags) (opt delta.Options, end func(), err error) {
+// deltaOptions checks the flags and bounds the heap. End must be called after the work.
+func (a *app) deltaOptions(f deltaFlags, heapLimit func(memoryBytes int64) int64) (opt delta.Options, end func(), err error) {
 	if f.memory < 16 || f.memory > 1<<20 {
 		return opt, nil, usagef("--memory %d: want 16 to %d MiB", f.memory, 1<<20)
 	}
@@ -64,7 +64,7 @@ func (a *app) deltaOptions(f deltaFlags) (opt delta.Options, end func(), err err
 		}
 	}
 	memory := int64(f.memory) << 20
-	debug.SetMemoryLimit(delta.HeapLimit(memory))
+	debug.SetMemoryLimit(heapLimit(memory))
 	show := &stages{t: teller{r: a.progress()}}
 	return delta.Options{MemoryBytes: memory, Parallel: f.parallel, Progress: show.progress}, show.t.end, nil
 }
@@ -137,7 +137,7 @@ func (a *app) deltaMake() *cobra.Command {
 		Example: "  ltspctl delta make lab-41.squashfs lab-42.squashfs -o 41-42.delta",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opt, end, err := a.deltaOptions(f)
+			opt, end, err := a.deltaOptions(f, delta.MakeHeapLimit)
 			if err != nil {
 				return err
 			}
@@ -182,7 +182,7 @@ func (a *app) deltaApply() *cobra.Command {
 		Example: "  ltspctl delta apply lab-41.squashfs 41-42.delta -o lab-42.squashfs",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opt, end, err := a.deltaOptions(f)
+			opt, end, err := a.deltaOptions(f, delta.ApplyHeapLimit)
 			if err != nil {
 				return err
 			}
@@ -244,7 +244,7 @@ func (a *app) deltaVerify() *cobra.Command {
 		Example: "  ltspctl delta verify lab-41.squashfs 41-42.delta",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opt, end, err := a.deltaOptions(f)
+			opt, end, err := a.deltaOptions(f, delta.ApplyHeapLimit)
 			if err != nil {
 				return err
 			}
