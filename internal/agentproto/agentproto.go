@@ -208,6 +208,8 @@ type PolicyState struct {
 	Layers []PolicyLayer `json:"layers,omitempty"`
 	// Server is the login and home host of the site, SERVER of ltsp.conf: an IP address or a host name; empty if the site has none.
 	Server string `json:"server,omitempty"`
+	// ServerPort is Server's SSH port; zero means 22.
+	ServerPort uint16 `json:"server_port,omitempty"`
 	// Users are the accounts of the login host; nil if they are not known. The bytes are the JSON text of Users.
 	Users *Blob `json:"users,omitempty"`
 	// KnownHosts are lines of known_hosts (sshd(8)) for the login host under the names "server" and Server; each without a line end.

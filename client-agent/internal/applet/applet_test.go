@@ -37,7 +37,7 @@ func layer(scope string, files map[string]string) Layer {
 func config(root string, layers ...Layer) Config {
 	return Config{
 		Root: root, Name: Init, Layers: layers, inPlace: true,
-		Facts: step.Facts{Device: "eth0", MAC: net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}, Addr: netip.MustParsePrefix("10.0.1.4/23"), Server: "10.0.0.1", Sys: "/nowhere"},
+		Facts: step.Facts{Device: "eth0", MAC: net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}, Addr: netip.MustParsePrefix("10.0.1.4/23"), Server: "10.0.0.1", ServerPort: 2222, Sys: "/nowhere"},
 	}
 }
 
@@ -73,7 +73,7 @@ func TestLayersHooksAndScripts(t *testing.T) {
 	result := mustRun(t, config(root, organisation, room))
 	want := map[string]string{
 		"TOP": "organisation", "A": "1", "B": "room", "C": "shared", "D": "applet", "E": "second file", "MAC": "52:54:00:01:02:03", "OWN": "pc260", "DNS_DONE": "hook.example",
-		"CRON": "script", "ORDER": "12", "SEEN": "pc260 10.0.0.1", "HOSTNAME": "pc260", "SERVER": "10.0.0.1", "NONE": "sourced", "WRONG": "", "SKIPPED": "", "GATEWAY": "192.168.67.1",
+		"CRON": "script", "ORDER": "12", "SEEN": "pc260 10.0.0.1", "HOSTNAME": "pc260", "SERVER": "10.0.0.1", "SSH_OPTIONS": "-p 2222", "NONE": "sourced", "WRONG": "", "SKIPPED": "", "GATEWAY": "192.168.67.1",
 		"DEVICE": "eth0", "IP_ADDRESS": "10.0.1.4", "IPCONFIG_IPV4NETMASK": "255.255.254.0", "IPCONFIG_IPV4BROADCAST": "10.0.1.255",
 	}
 	got := map[string]string{}

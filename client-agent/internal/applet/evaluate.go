@@ -139,6 +139,9 @@ func predefined(applet string, f step.Facts) map[string]string {
 		"IPCONFIG_DNSDOMAIN": f.Domain, "IPCONFIG_ROOTSERVER": f.RootServer, "IPCONFIG_DHCPSERVER": f.DHCPServer, "IPCONFIG_IPV4GATEWAY": "0.0.0.0",
 		"IPCONFIG_IPV4DNS0": "0.0.0.0", "IPCONFIG_IPV4DNS1": "0.0.0.0",
 	}
+	if f.ServerPort != 0 { // a configuration that has options of its own says this too, or another host's
+		v["SSH_OPTIONS"] = "-p " + strconv.Itoa(int(f.ServerPort))
+	}
 	if f.Gateway.IsValid() {
 		v["GATEWAY"], v["IPCONFIG_IPV4GATEWAY"] = f.Gateway.String(), f.Gateway.String()
 	}

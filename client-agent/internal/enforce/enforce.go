@@ -120,7 +120,7 @@ func (cfg Config) applet(name string, state *policy.State) applet.Config {
 	if state == nil {
 		return out
 	}
-	out.Facts.Server, out.Users = state.Server, state.Users()
+	out.Facts.Server, out.Facts.ServerPort, out.Users = state.Server, state.ServerPort, state.Users()
 	for i, l := range state.Layers {
 		out.Layers = append(out.Layers, applet.Layer{Scope: l.Scope, Tree: state.Trees[i]})
 	}

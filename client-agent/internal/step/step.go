@@ -30,8 +30,9 @@ type Facts struct {
 	Lease      time.Duration
 	// Hostname is the name that the PC was given by the administrator or with its address; empty if none was.
 	Hostname string
-	// Server is SERVER: the site's login and home host; empty if it has none.
-	Server string
+	// Server is SERVER: the site's login and home host; empty if it has none. ServerPort is its SSH port; zero means 22.
+	Server     string
+	ServerPort uint16
 	// CommandLine is the kernel's (/proc/cmdline).
 	CommandLine string
 	// Sys is where sysfs is; empty means /sys.

@@ -393,7 +393,7 @@ func TestLogin(t *testing.T) {
 		l.SetAccounts(config.LocalLogin, Accounts{Users: users, HostKeys: []string{"ssh-rsa BBBB"}})
 		for _, local := range []string{"10.0.0.1", "10.0.1.1"} {
 			p := parse(netip.MustParseAddr(local))
-			if p.Server != local || p.KnownHosts[0] != "[server]:2222,["+local+"]:2222 ssh-rsa BBBB" {
+			if p.Server != local || p.ServerPort != 2222 || p.KnownHosts[0] != "[server]:2222,["+local+"]:2222 ssh-rsa BBBB" {
 				t.Errorf("at %s: %+v", local, p)
 			}
 		}

@@ -113,6 +113,9 @@ func (l *login) state(layers []config.PolicyLayer, local netip.Addr) (*agentprot
 		return out, nil
 	}
 	out.Server = l.host.Address
+	if l.host.Port != config.DefaultLoginPort {
+		out.ServerPort = l.host.Port
+	}
 	keys := l.host.HostKeys
 	if l.host.Address == config.LocalLogin {
 		if !local.IsValid() {
