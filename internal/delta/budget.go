@@ -48,4 +48,4 @@ const tablesMemory = 224 << 20
 func MakeHeapLimit(memoryBytes int64) int64 { return memoryBytes + memoryBytes/4 + tablesMemory }
 
 // ApplyHeapLimit is described with MakeHeapLimit.
-func ApplyHeapLimit(memoryBytes int64) int64 { return memoryBytes - memoryBytes/16 }
+func ApplyHeapLimit(memoryBytes int64) int64 { return memoryBytes - memoryBytes/8 }

@@ -179,7 +179,7 @@ func TestSilence(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			l := newLab(t, func(c *Config) { c.HandshakeTimeout = 300 * time.Millisecond; c.Interval = 50 * time.Millisecond })
+			l := newLab(t, func(c *Config) { c.HandshakeTimeout = 2 * time.Second; c.Interval = 50 * time.Millisecond })
 			tt.talk(l)
 			l.stop()
 			if n := testutil.ToFloat64(l.metrics.ended.WithLabelValues(tt.reason)); n != 1 {
