@@ -43,23 +43,24 @@ func joined(t *testing.T, c *fakecontroller.Controller) *box {
 	local.DataDir = filepath.Join(t.TempDir(), "d")
 	local.Metrics = ""
 	local.ReserveBytes = 0
-	for _, p := range []*uint16{&local.NBDPort, &local.HTTPPort, &local.ReportPort, &local.GossipPort} {
-		*p = freePort(t)
-	}
+	freePorts(t, &local.NBDPort, &local.HTTPPort, &local.ReportPort, &local.GossipPort)
 	if _, err := (upstream.Join{Controller: c.Addr, Token: c.Token("hill"), Name: "sat1", DataDir: local.DataDir}).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return &box{t: t, local: local}
 }
 
-func freePort(t *testing.T) uint16 {
+// freePorts sets ports that nobody uses now, each another one.
+func freePorts(t *testing.T, ports ...*uint16) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for _, p := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // after the last: else the same could come twice
+		*p = uint16(l.Addr().(*net.TCPAddr).Port)
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
 func (b *box) start() {
