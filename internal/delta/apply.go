@@ -117,7 +117,7 @@ func (s *sequencer) decodeAll(ctx context.Context, g *errgroup.Group, delta Sour
 // decodeFrom reads and decodes a group of the delta.
 func (r *Receiver) decodeFrom(ctx context.Context, delta Source, g int) ([]byte, error) {
 	d := &r.idx.Groups[g]
-	if limit := outputMemory(r.opt) + decodeMemory(r.opt); d.Length > limit || d.StoredBytes > limit-d.Length {
+	if limit := outputMemory(r.opt) + groupMemory(r.opt); d.Length > limit || d.StoredBytes > limit-d.Length {
 		return nil, fmt.Errorf("group %d has %d bytes for %d: %w", g, d.Length, d.StoredBytes, ErrLimit)
 	}
 	wire := make([]byte, d.Length)
@@ -200,8 +200,8 @@ func (l *lazyGroups) use(r *Receiver) {
 		return
 	}
 	needed := *r
-	needed.groups.memory = newBudget(decodeMemory(r.opt) / 4)
-	r.groups.memory = newBudget(decodeMemory(r.opt) / 4 * 3)
+	needed.groups.memory = newPool(groupMemory(r.opt) / 4)
+	r.groups.memory = newPool(groupMemory(r.opt) / 4 * 3)
 	l.r = &needed
 }
 

@@ -7,15 +7,16 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// How Options.MemoryBytes is divided: half is lent to groups while they are decoded, five sixteenths are for plaintexts of OLD's
-// nested streams (an initrd's is the longest), a sixteenth for groups that are read or wait to be written, and
-// the rest for expanded blocks and needed groups.
+// Options.MemoryBytes is what the whole process may take, with DefaultMemoryBytes in mind: an eighth and more of it is for the program
+// itself, the tables of the images and the coders of the goroutines; 25/32 are lent to groups while they are encoded or decoded, and to the old
+// content that they are compared with; the rest is divided among small caches and queues.
 
-func decodeMemory(o Options) int64   { return o.memory() / 2 }
-func plainsMemory(o Options) int64   { return o.memory() / 16 * 5 }
-func outputMemory(o Options) int64   { return o.memory() / 16 }
-func oldBlockMemory(o Options) int64 { return o.memory() / 16 }
-func newBlockMemory(o Options) int64 { return o.memory() / 32 }
+func groupMemory(o Options) int64    { return o.memory() / 32 * 25 }
+func plainsMemory(o Options) int64   { return o.memory() / 64 }
+func outputMemory(o Options) int64   { return o.memory() / 32 }
+func spoolMemory(o Options) int64    { return o.memory() / 64 }
+func oldBlockMemory(o Options) int64 { return o.memory() / 64 }
+func newBlockMemory(o Options) int64 { return o.memory() / 64 }
 func neededMemory(o Options) int64   { return o.memory() / 32 }
 
 // budget lends memory to goroutines that work at the same time.
@@ -31,7 +32,7 @@ func newBudget(memory int64) *budget {
 // take waits for n bytes; release gives them back. More than there is at all is ErrLimit.
 func (b *budget) take(ctx context.Context, n int64) (release func(), err error) {
 	if n > b.limit {
-		return func() {}, fmt.Errorf("group takes %d bytes of memory, %d are allowed: %w", n, b.limit, ErrLimit)
+		return func() {}, memoryError(n, b.limit)
 	}
 	if err := b.sem.Acquire(ctx, n); err != nil {
 		return func() {}, err
@@ -39,13 +40,11 @@ func (b *budget) take(ctx context.Context, n int64) (release func(), err error) 
 	return func() { b.sem.Release(n) }, nil
 }
 
-// tablesMemory is for what comes on top of Options.MemoryBytes in Make: tables of the images, coders.
-const tablesMemory = 224 << 20
+func memoryError(n, limit int64) error {
+	return fmt.Errorf("group takes %d bytes of memory, %d are allowed: %w", n, limit, ErrLimit)
+}
 
-// MakeHeapLimit and ApplyHeapLimit are the soft limits (runtime/debug.SetMemoryLimit) for a program that calls Make, or Apply or a Receiver, with memoryBytes as
-// Options.MemoryBytes and does nothing else. What has been read of long files is given back in large portions: without a limit the collector would let twice as
-// much pile up. A receiver needs much less than the setting at any time, so that the setting can be all that its process takes.
-func MakeHeapLimit(memoryBytes int64) int64 { return memoryBytes + memoryBytes/4 + tablesMemory }
-
-// ApplyHeapLimit is described with MakeHeapLimit.
-func ApplyHeapLimit(memoryBytes int64) int64 { return memoryBytes - memoryBytes/8 }
+// HeapLimit is the soft limit (runtime/debug.SetMemoryLimit) for a program that calls Make, Apply or a Receiver with memoryBytes as
+// Options.MemoryBytes and does nothing else: with it the process takes about memoryBytes. Without a limit the collector would let garbage pile up to as much as is
+// in use. A sixteenth is left for what the collector does not see: the program, the C encoders.
+func HeapLimit(memoryBytes int64) int64 { return memoryBytes / 16 * 15 }

@@ -85,6 +85,27 @@ func (c *content) readFile(p []byte, f int32, off int64) error {
 	return nil
 }
 
+// fileReader is a file as an io.ReaderAt of what the model says that it holds.
+type fileReader struct {
+	c    *content
+	file int32
+}
+
+// ReadAt implements io.ReaderAt.
+func (r fileReader) ReadAt(p []byte, off int64) (int, error) {
+	n := min(int64(len(p)), r.c.m.files[r.file].Size-off)
+	if n <= 0 {
+		return 0, io.EOF
+	}
+	if err := r.c.readFile(p[:n], r.file, off); err != nil {
+		return 0, err
+	}
+	if n < int64(len(p)) {
+		return int(n), io.EOF
+	}
+	return int(n), nil
+}
+
 func (c *content) copyUnit(p []byte, u int32, in int64) error {
 	b, err := c.unit(u)
 	if err != nil {

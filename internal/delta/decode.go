@@ -20,7 +20,7 @@ type groupDecoder struct {
 	neu    *model
 	space  reader
 	pred   predictor
-	memory *budget
+	memory *pool
 	coders *coders
 }
 
@@ -45,7 +45,7 @@ func (g *groupDecoder) decode(ctx context.Context, units []int32, b []byte, extr
 			verbatim += g.neu.units[u].stored
 		}
 	}
-	if release, err = g.memory.take(ctx, sh.memory(ops)+verbatim+extra); err != nil {
+	if release, err = g.memory.take(ctx, sh.memory(ops)+verbatim+extra, 0); err != nil {
 		return nil, release, err
 	}
 	content, err := g.readContent(ctx, r, sh, ops)
@@ -73,11 +73,12 @@ func (s *shape) memory(ops []op) int64 {
 			patch += 2 * o.n
 		}
 	}
-	packed := s.rawLen
-	for _, st := range s.streams {
-		packed += st.n
+	packed, encoder := s.rawLen, int64(0)
+	for i := range s.streams {
+		packed += s.streams[i].n
+		encoder = max(encoder, nested.EncodeMemory(s.streams[i].described()))
 	}
-	return s.contentLen() + max(patch, packed)
+	return s.contentLen() + max(patch, packed+encoder)
 }
 
 // readHead reads which units are verbatim and the streams.

@@ -44,9 +44,9 @@ type Source interface {
 
 // Options say how to work. The zero value is usable.
 type Options struct {
-	// MemoryBytes bounds the memory for caches, windows and buffers, shared by all goroutines; zero means
-	// DefaultMemoryBytes. The tables of the images (about 100 bytes per file and 50 per stored block), the
-	// index and the entropy coders of each goroutine come on top. A delta that needs more is ErrLimit.
+	// MemoryBytes bounds the memory of all goroutines together; zero means DefaultMemoryBytes. An eighth of it is set aside for the tables of the
+	// images (about 100 bytes per file and 50 per stored block), the index and the entropy coders of each goroutine, whatever they take. A
+	// program that also sets HeapLimit takes no more in all. A delta that needs more is ErrLimit.
 	MemoryBytes int64
 	// Parallel is the number of goroutines that work at the same time; zero means one per processor.
 	Parallel int
@@ -62,7 +62,8 @@ type Options struct {
 	// Incoming reads NEW as far as it has been emitted; a Receiver needs it for groups with Group.Needs. It may be nil: such
 	// groups are then refused. Apply and Verify provide it themselves.
 	Incoming io.ReaderAt
-	// TempDir is where Make keeps groups that do not fit into memory, in a file without a name; empty means os.TempDir.
+	// TempDir is where Make keeps groups that do not fit into memory, and where all keep long plaintexts of OLD's nested streams (of an initrd: some
+	// 150 MB), in files without a name; empty means os.TempDir.
 	TempDir string
 }
 

@@ -14,11 +14,11 @@ const (
 	maxBases = 3
 	// maxReference bounds the old content that a piece is compared with, unless it is a single file.
 	maxReference = 64 << 20
-	// windowStep is by how much the window moves over a file that is too long to be compared with as a whole, so that pieces of a
-	// long file share its index.
-	windowStep = 16 << 20
-	// maxStreamReference bounds it for the plaintext of a stream: an initrd's is one piece.
-	maxStreamReference = 192 << 20
+	// windowSteps is in how many steps a window passes its own length, over content that is too long to be compared with as a whole: pieces of
+	// a long file share its index that way.
+	windowSteps = 4
+	// streamSlice is how much of a long plaintext is compared at a time: an initrd's is one piece.
+	streamSlice = 16 << 20
 )
 
 // differ finds the operations for pieces of NEW. It is safe for concurrent use.
@@ -27,18 +27,18 @@ type differ struct {
 	space    *space
 	pred     *basePredictor
 	pairs    *pair.Table
-	memory   int64
-	refs     *referenceCache
+	memory   int64 // of the whole maker
+	refs     *pool
 	work     work
 }
 
-func newDiffer(old, neu *image, sp *space, memory int64) *differ {
+func newDiffer(old, neu *image, sp *space, memory int64, refs *pool) *differ {
 	files := make([]pair.File, len(old.model.files))
 	for i, f := range old.model.files {
 		files[i] = pair.File{Paths: f.Paths, Size: f.Size}
 	}
 	return &differ{old: old, neu: neu, space: sp, pred: &basePredictor{old.model, neu.model, sp}, pairs: pair.New(files),
-		memory: memory, refs: newReferenceCache(memory / 8 * 5)}
+		memory: memory, refs: refs}
 }
 
 // extent is a stretch of old content.
@@ -46,7 +46,7 @@ type extent struct {
 	addr, n int64
 }
 
-// diff gives the operations for a piece whose content is data.
+// diff gives the operations for a piece whose content is data. The caller has taken memory for a reference as long as referenceMemory says.
 func (d *differ) diff(ctx context.Context, s *shape, p *piece, data []byte) ([]op, error) {
 	if len(data) == 0 {
 		return nil, nil
@@ -54,7 +54,23 @@ func (d *differ) diff(ctx context.Context, s *shape, p *piece, data []byte) ([]o
 	if at, ok := d.pred.predict(s, p); ok && d.equal(at, data) {
 		return []op{{opExact, int64(len(data)), at}}, nil
 	}
-	ext := d.bases(s, p, int64(len(data)))
+	if p.stream < 0 {
+		return d.diffSlice(ctx, s, p, 0, data)
+	}
+	var out []op
+	for at := 0; at < len(data); at += streamSlice {
+		ops, err := d.diffSlice(ctx, s, p, int64(at), data[at:min(at+streamSlice, len(data))])
+		if err != nil {
+			return nil, err
+		}
+		out = joinOps(out, ops)
+	}
+	return out, nil
+}
+
+// diffSlice gives the operations for data, which the piece's content has at offset at.
+func (d *differ) diffSlice(ctx context.Context, s *shape, p *piece, at int64, data []byte) ([]op, error) {
+	ext := d.bases(s, p, at, int64(len(data)))
 	if len(ext) == 0 {
 		return appendLiteral(nil, int64(len(data))), nil
 	}
@@ -89,25 +105,40 @@ func (d *differ) equal(at int64, data []byte) bool {
 	return true
 }
 
-// bases gives the old content that a piece is compared with.
-func (d *differ) bases(s *shape, p *piece, n int64) []extent {
+// referenceMemory is the most that a reference for one of the pieces takes.
+func (d *differ) referenceMemory(s *shape) int64 {
+	var most int64
+	for i := range s.pieces {
+		p := &s.pieces[i]
+		n := p.n
+		if p.stream >= 0 {
+			n = min(n, streamSlice)
+		}
+		size, _ := d.referenceSize(d.bases(s, p, 0, n))
+		most = max(most, size)
+	}
+	return most
+}
+
+// bases gives the old content that n bytes at offset at of a piece are compared with.
+func (d *differ) bases(s *shape, p *piece, at, n int64) []extent {
 	if p.file == noFile {
 		return nil
 	}
 	f := &d.neu.model.files[p.file]
 	if p.stream >= 0 {
-		if out := d.streamBases(f); len(out) > 0 {
+		if out := d.streamBases(f, at, n, p.n); len(out) > 0 {
 			return out
 		}
 	}
 	var out []extent
-	left := int64(maxReference)
+	left := d.windowLimit()
 	for i, b := range d.pairs.Bases(f.Paths, f.Size, maxBases) {
 		size := d.old.model.files[b].Size
 		if i == 0 {
 			left = max(left, min(size, d.wholeLimit()))
 		}
-		e := window(size, p.off, n, f.Size, left)
+		e := window(size, p.off+at, n, f.Size, left)
 		e.addr += d.old.model.addr[b]
 		out = append(out, e)
 		if left -= e.n; left < 1<<20 {
@@ -118,19 +149,26 @@ func (d *differ) bases(s *shape, p *piece, n int64) []extent {
 }
 
 // wholeLimit is how long a file may be that is compared with as a whole.
-func (d *differ) wholeLimit() int64 { return d.memory / 8 * 3 }
+func (d *differ) wholeLimit() int64 { return d.memory / 16 * 5 }
 
-// streamBases gives the plaintexts of all declared streams of the old files that a file resembles.
-func (d *differ) streamBases(f *sqmeta.File) []extent {
+// windowLimit bounds the old content that a piece is compared with otherwise.
+func (d *differ) windowLimit() int64 { return min(maxReference, d.memory/8) }
+
+// streamBases gives the plaintexts of the declared streams of the old files that a file resembles, for n bytes at offset at of a plaintext of
+// total bytes; of long ones, what lies about there.
+func (d *differ) streamBases(f *sqmeta.File, at, n, total int64) []extent {
 	var out []extent
-	left := int64(maxStreamReference)
+	left := d.windowLimit()
 	for _, b := range d.pairs.Bases(f.Paths, f.Size, maxBases) {
 		lo, hi := d.space.expansionsOf(b)
-		for i := lo; i < hi; i++ {
-			if n := d.space.exps[i].plain; n > 0 && n <= left {
-				out = append(out, extent{expansionAddr(i), n})
-				left -= n
+		for i := lo; i < hi && left >= minStreamFile; i++ {
+			e := window(d.space.exps[i].plain, at, n, total, left)
+			if e.n == 0 {
+				continue
 			}
+			e.addr += expansionAddr(i)
+			out = append(out, e)
+			left -= e.n
 		}
 	}
 	return out
@@ -143,20 +181,27 @@ func window(size, off, n, total, limit int64) extent {
 	}
 	middle := int64(float64(off+n/2) / float64(max(total, 1)) * float64(size))
 	start := min(max(0, middle-limit/2), size-limit)
-	return extent{start &^ (windowStep - 1), limit}
+	step := max(1, limit/windowSteps)
+	return extent{start / step * step, limit}
 }
 
-// reference reads and indexes old content, or finds it in the cache.
-func (d *differ) reference(ctx context.Context, ext []extent) (r *reference, release func(), err error) {
+// referenceSize is what a reference takes, and its fine index of that at most.
+func (d *differ) referenceSize(ext []extent) (size, index int64) {
 	var n int64
 	for _, e := range ext {
 		n += e.n
 	}
-	index := d.memory / 4
+	index = d.memory / 6
 	if n > maxReference {
 		index = d.memory / 8
 	}
-	return d.refs.get(ctx, fmt.Sprint(ext), n+indexMemory(n, index), func() (*reference, error) {
+	return n + indexMemory(n, index), index
+}
+
+// reference reads and indexes old content, or finds it in the pool.
+func (d *differ) reference(ctx context.Context, ext []extent) (r *reference, release func(), err error) {
+	size, index := d.referenceSize(ext)
+	return d.refs.get(ctx, fmt.Sprint(ext), size, func() (*reference, error) {
 		r := &reference{work: &d.work}
 		var end int64
 		for _, e := range ext {

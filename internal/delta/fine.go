@@ -74,6 +74,15 @@ func equalPrefix(a, b []byte) int {
 	return n
 }
 
+// joinOps appends operations that make what follows; what goes on at the seam becomes one.
+func joinOps(out, ops []op) []op {
+	if k := len(out); k > 0 && len(ops) > 0 && ops[0].kind == out[k-1].kind && (ops[0].kind == opLiteral || ops[0].addr == out[k-1].addr+out[k-1].n) {
+		out[k-1].n += ops[0].n
+		ops = ops[1:]
+	}
+	return append(out, ops...)
+}
+
 // appendLiteral appends a literal of n bytes, joined with one before it.
 func appendLiteral(ops []op, n int64) []op {
 	if n == 0 {

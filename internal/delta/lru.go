@@ -13,6 +13,8 @@ type lru[K comparable, V any] struct {
 	used  int64
 	order *list.List // of *lruItem, most recent first
 	items map[K]*list.Element
+	// dropped, if not nil, is called with each value that goes.
+	dropped func(V)
 }
 
 type lruItem[K comparable, V any] struct {
@@ -67,4 +69,7 @@ func (c *lru[K, V]) drop() {
 	old := c.order.Remove(c.order.Back()).(*lruItem[K, V])
 	delete(c.items, old.key)
 	c.used -= c.size(old.value)
+	if c.dropped != nil {
+		c.dropped(old.value)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/encoder"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/nested"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/sqmeta"
 )
 
@@ -23,7 +24,7 @@ const probeSamples = 48
 // group has been decoded with the receiver's own code and compared before anything is written. It blocks until all is done or
 // ctx ends; after an error w may hold a part of a delta.
 func Make(ctx context.Context, old, new Source, w io.Writer, opt Options) (*Stats, error) {
-	m := &maker{opt: opt, progress: &sync.Mutex{}, stats: &Stats{}, searching: newBudget(opt.memory() / 4 * 3)}
+	m := &maker{opt: opt, progress: &sync.Mutex{}, stats: &Stats{}, searching: newBudget(groupMemory(opt))}
 	if err := m.open(ctx, old, new); err != nil {
 		return nil, err
 	}
@@ -133,7 +134,7 @@ func (m *maker) make(ctx context.Context, w io.Writer) (err error) {
 	if err := m.planGroups(ctx); err != nil {
 		return err
 	}
-	m.spool = newSpool(m.opt.TempDir, len(m.plan.groups), min(spoolMemory, m.opt.memory()/8))
+	m.spool = newSpool(m.opt.TempDir, len(m.plan.groups), spoolMemory(m.opt))
 	defer m.spool.close(&err)
 	if err := m.encodeGroups(ctx); err != nil {
 		return err
@@ -166,7 +167,7 @@ func (m *maker) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.rec = &Receiver{idx: &m.index, old: m.old.src, opt: m.opt, encoders: pool, memory: newBudget(decodeMemory(m.opt))}
+	m.rec = &Receiver{idx: &m.index, old: m.old.src, opt: m.opt, encoders: pool, memory: newPool(groupMemory(m.opt))}
 	if m.index.columns, err = m.packMetadata(ctx); err != nil {
 		return err
 	}
@@ -177,9 +178,10 @@ func (m *maker) prepare(ctx context.Context) error {
 	if !bytes.Equal(m.rec.head, im.Head) || !bytes.Equal(m.rec.tail, im.Tail) || m.rec.tailOff != im.TailOffset {
 		return fmt.Errorf("prove metadata: %w", ErrMismatch)
 	}
-	sp := &space{old: m.old.content, plains: newPlains(plainsMemory(m.opt)), neu: m.neu.content}
+	sp := &space{old: m.old.content, plains: newPlains(m.opt.TempDir, plainsMemory(m.opt)), neu: m.neu.content}
 	m.rec.groups = groupDecoder{neu: m.rec.neu, space: sp, pred: &basePredictor{m.old.model, m.rec.neu, sp}, memory: m.rec.memory, coders: &coders{}}
-	m.differ = newDiffer(m.old, m.neu, sp, m.opt.memory())
+	m.rec.space = sp
+	m.differ = newDiffer(m.old, m.neu, sp, m.opt.memory(), m.rec.memory)
 	return nil
 }
 
@@ -189,7 +191,7 @@ func (m *maker) prepareOpaque() error {
 	if err != nil {
 		return err
 	}
-	m.rec = &Receiver{idx: &m.index, old: m.old.src, opt: m.opt, encoders: pool, memory: newBudget(decodeMemory(m.opt)), neu: m.neu.model}
+	m.rec = &Receiver{idx: &m.index, old: m.old.src, opt: m.opt, encoders: pool, memory: newPool(groupMemory(m.opt)), neu: m.neu.model}
 	m.rec.groups = groupDecoder{neu: m.neu.model, memory: m.rec.memory, coders: &coders{}}
 	return nil
 }
@@ -266,7 +268,11 @@ func (m *maker) encodeGroup(ctx context.Context, g int) error {
 
 // tryGroup makes the bytes of a group and lists the units that a receiver does not make right.
 func (m *maker) tryGroup(ctx context.Context, gp *groupPlan, verbatim []bool) (wire []byte, st groupStats, bad []int, err error) {
-	if wire, st, err = m.draftGroup(ctx, gp, verbatim); err != nil {
+	sh := newShape(m.rec.neu, gp.units, verbatim)
+	if err := sh.setStreams(streamsWithin(sh, gp.streams)); err != nil {
+		return nil, st, nil, err
+	}
+	if wire, st, err = m.draftGroup(ctx, gp, sh); err != nil {
 		return nil, st, nil, err
 	}
 	bad, err = m.replay(ctx, gp.units, wire)
@@ -312,31 +318,31 @@ func (m *maker) accept(g int, wire []byte, st groupStats, verbatim []bool) {
 	}
 }
 
+// takeDraft takes the memory for making a group's bytes: for the content of its units and of its pieces, for what is coded of it (which comes twice),
+// and for a reference. Not all of that is needed at the same time; a group for which it is too much has to be alone.
+func (m *maker) takeDraft(ctx context.Context, sh *shape) (release func(), err error) {
+	var verbatim int64
+	for i, u := range sh.units {
+		if sh.verbatim[i] {
+			verbatim += m.rec.neu.units[u].stored
+		}
+	}
+	n, ref := sh.contentLen(), m.differ.referenceMemory(sh)
+	least := sh.rawLen + n + verbatim
+	most := least + 2*n + literalMemory(n)
+	return m.rec.memory.take(ctx, max(least, min(most, m.rec.memory.limit-ref)), ref)
+}
+
 // draftGroup makes the bytes of a group.
-func (m *maker) draftGroup(ctx context.Context, gp *groupPlan, verbatim []bool) ([]byte, groupStats, error) {
+func (m *maker) draftGroup(ctx context.Context, gp *groupPlan, sh *shape) ([]byte, groupStats, error) {
 	neu := m.rec.neu
-	sh := newShape(neu, gp.units, verbatim)
-	if err := sh.setStreams(streamsWithin(sh, gp.streams)); err != nil {
+	release, err := m.takeDraft(ctx, sh)
+	defer release()
+	if err != nil {
 		return nil, groupStats{}, err
 	}
 	d := groupDraft{shape: sh, coders: m.rec.groups.coders}
-	raw := make([]byte, 0, sh.rawLen)
-	for i, u := range gp.units {
-		if verbatim[i] {
-			b := make([]byte, neu.units[u].stored)
-			if err := readAt(m.neu.src, b, neu.units[u].off); err != nil {
-				return nil, groupStats{}, err
-			}
-			d.verbatim = append(d.verbatim, b...)
-			continue
-		}
-		b, err := m.neu.content.unit(u)
-		if err != nil {
-			return nil, groupStats{}, err
-		}
-		raw = append(raw, b[:neu.units[u].raw]...)
-	}
-	if err := m.pieceContents(&d, raw); err != nil {
+	if err := m.readGroup(&d); err != nil {
 		return nil, groupStats{}, err
 	}
 	d.ops = make([][]op, len(sh.pieces))
@@ -350,10 +356,33 @@ func (m *maker) draftGroup(ctx context.Context, gp *groupPlan, verbatim []bool) 
 		}
 		d.ops[i] = ops
 	}
-	if n, limit := sh.memory(slices.Concat(d.ops...))+m.rec.excess(gp.units, d.verbatim), m.rec.memory.limit; n > limit {
-		return nil, groupStats{}, fmt.Errorf("group takes a receiver %d bytes of memory, %d are allowed: %w", n, limit, ErrLimit)
+	limit := min(m.rec.memory.limit, groupMemory(Options{})) // receivers have the default if not more
+	if n := sh.memory(slices.Concat(d.ops...)) + int64(len(d.verbatim)) + m.rec.excess(gp.units, d.verbatim); n > limit {
+		return nil, groupStats{}, memoryError(n, limit)
 	}
 	return d.encode(m.rec.groups.space, m.rec.groups.pred, neu)
+}
+
+// readGroup reads what a group consists of: the content of its pieces, and the stored bytes of the verbatim units.
+func (m *maker) readGroup(d *groupDraft) error {
+	neu := m.rec.neu
+	raw := make([]byte, 0, d.shape.rawLen)
+	for i, u := range d.shape.units {
+		if d.shape.verbatim[i] {
+			b := make([]byte, neu.units[u].stored)
+			if err := readAt(m.neu.src, b, neu.units[u].off); err != nil {
+				return err
+			}
+			d.verbatim = append(d.verbatim, b...)
+			continue
+		}
+		b, err := m.neu.content.unit(u)
+		if err != nil {
+			return err
+		}
+		raw = append(raw, b[:neu.units[u].raw]...)
+	}
+	return m.pieceContents(d, raw)
 }
 
 // pieceContents makes the content of a group's pieces from the raw content of its units.
@@ -366,12 +395,8 @@ func (m *maker) pieceContents(d *groupDraft, raw []byte) error {
 			made++
 			if p.stream < 0 {
 				d.content = append(d.content, raw[:f.n]...)
-			} else {
-				plain, err := m.plaintext(&d.shape.streams[p.stream])
-				if err != nil {
-					return err
-				}
-				d.content = append(d.content, plain...)
+			} else if err := m.plaintext(d, &d.shape.streams[p.stream]); err != nil {
+				return err
 			}
 		}
 		raw = raw[f.n:]
@@ -379,11 +404,17 @@ func (m *maker) pieceContents(d *groupDraft, raw []byte) error {
 	return nil
 }
 
-// plaintext unpacks a stream of NEW.
-func (m *maker) plaintext(st *stream) ([]byte, error) {
-	stored := make([]byte, st.n)
-	if err := m.neu.content.readFile(stored, st.file, st.off); err != nil {
-		return nil, err
-	}
-	return st.unpack(stored)
+// plaintext appends the plaintext of a stream of NEW to the content.
+func (m *maker) plaintext(d *groupDraft, st *stream) error {
+	stored := io.NewSectionReader(fileReader{m.neu.content, st.file}, st.off, st.n)
+	return nested.Unpack((*appender)(&d.content), st.described(), stored, maxNestedPlain)
+}
+
+// appender is a slice that is written to.
+type appender []byte
+
+// Write implements io.Writer.
+func (a *appender) Write(p []byte) (int, error) {
+	*a = append(*a, p...)
+	return len(p), nil
 }

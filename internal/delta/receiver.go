@@ -46,7 +46,7 @@ type Receiver struct {
 	groups   groupDecoder
 	space    *space
 	encoders *encoderPool
-	memory   *budget
+	memory   *pool
 }
 
 // NewReceiver rebuilds NEW's metadata and block map from the index and OLD, which must stay readable as long as the receiver is
@@ -57,7 +57,7 @@ func NewReceiver(ctx context.Context, idx *Index, old Source, opt Options) (*Rec
 	if err := checkIdentity(idx, old.Size(), opt); err != nil {
 		return nil, err
 	}
-	r := &Receiver{idx: idx, old: old, opt: opt, memory: newBudget(decodeMemory(opt))}
+	r := &Receiver{idx: idx, old: old, opt: opt, memory: newPool(groupMemory(opt))}
 	pool, err := newEncoderPool(idx.encoder, opt.parallel())
 	if err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (r *Receiver) openImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sp := &space{old: old.content, exps: exps, plains: newPlains(plainsMemory(r.opt))}
+	sp := &space{old: old.content, exps: exps, plains: newPlains(r.opt.TempDir, plainsMemory(r.opt))}
 	if sp.neu, err = newContent(r.neu, &assembled{r, r.opt.Incoming}, newBlockMemory(r.opt)); err != nil {
 		return fmt.Errorf("rebuilt metadata: %w", err)
 	}
@@ -254,8 +254,13 @@ func (d *decoded) next(i int, un *unit, enc *pinned, dst []byte) ([]byte, error)
 	return enc.store(dst, raw, un)
 }
 
-// Close releases the encoders. No method may be running or be called later.
-func (r *Receiver) Close() error { return r.encoders.close() }
+// Close releases the encoders and files. No method may be running or be called later.
+func (r *Receiver) Close() error {
+	if r.space != nil {
+		r.space.plains.close()
+	}
+	return r.encoders.close()
+}
 
 // encoderPool lends encoders with the same settings, at most as many as goroutines work.
 type encoderPool struct {

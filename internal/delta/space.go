@@ -2,6 +2,7 @@ package delta
 
 import (
 	"fmt"
+	"io"
 	"slices"
 	"sort"
 )
@@ -57,20 +58,7 @@ func (s *space) readExpansion(p []byte, a int64) error {
 		return fmt.Errorf("no plaintext at %d of stream %d: %w", off, i, ErrFormat)
 	}
 	st := &s.exps[i]
-	return s.plains.use(i, st.unpackMemory(), func() ([]byte, error) { return s.unpack(st) }, func(b []byte) { copy(p, b[off:]) })
-}
-
-// unpack makes the plaintext of a declared stream.
-func (s *space) unpack(st *stream) ([]byte, error) {
-	stored := make([]byte, st.n)
-	if err := s.old.readFile(stored, st.file, st.off); err != nil {
-		return nil, err
-	}
-	b, err := st.unpack(stored)
-	if err != nil {
-		return nil, fmt.Errorf("stream of the old image: %w: %w", err, ErrFormat)
-	}
-	return b, nil
+	return s.plains.read(p, off, i, st, func() io.Reader { return io.NewSectionReader(fileReader{s.old, st.file}, st.off, st.n) })
 }
 
 // expansionsOf gives the range of indices of the declared streams of an old file.

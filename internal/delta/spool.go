@@ -8,9 +8,6 @@ import (
 	"sync"
 )
 
-// spoolMemory is how many bytes of groups are kept in memory, at most, before the next ones go to a file.
-const spoolMemory = 64 << 20
-
 // spool keeps the groups until the index, which comes before them, is known. Safe for concurrent use.
 type spool struct {
 	dir   string

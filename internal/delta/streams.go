@@ -11,14 +11,10 @@ import (
 )
 
 const (
-	// searchMemory is the memory for searching a file for nested streams, by its length: its bytes, a plaintext, and that packed again.
-	searchMemory = 3
 	// minStreamFile is the shortest one: less does not pay.
 	minStreamFile = 64
-	// maxDeclared bounds the memory for unpacking a stream of OLD, so that a receiver with the default memory can do it.
-	maxDeclared = DefaultMemoryBytes / 16 * 5
-	// maxChainMemory bounds, likewise, twice the stored bytes and the plaintext of streams that must be in one group.
-	maxChainMemory = DefaultMemoryBytes / 16 * 7
+	// maxHeld bounds what it takes to unpack a stream of OLD that has to be held in memory for that, beside the group that asks for it.
+	maxHeld = DefaultMemoryBytes / 16 * 3
 )
 
 // findStreams looks for nested streams in the files of the changed units and declares those of the old files that they resemble.
@@ -88,33 +84,43 @@ func (m *maker) changedFiles() []int32 {
 }
 
 // searchLimit is the length of the longest file that is searched for nested streams.
-func (m *maker) searchLimit() int64 { return m.searching.limit / searchMemory }
+func (m *maker) searchLimit() int64 { return m.searching.limit / 3 }
 
 // newStreams finds the streams of a file of NEW, if OLD does not have the same file.
 func (m *maker) newStreams(ctx context.Context, file int32) ([]stream, error) {
 	f := &m.neu.model.files[file]
-	release, err := m.searching.take(ctx, searchMemory*f.Size)
+	return m.search(ctx, m.neu, file, nested.Limits{MaxPlain: maxNestedPlain}, func(data []byte) bool {
+		b, ok := m.old.model.samePath(f)
+		return ok && m.old.model.files[b].Size == f.Size && m.differ.equal(m.old.model.addr[b], data)
+	})
+}
+
+// search finds the streams in a file, unless skip says that it is not worth it.
+func (m *maker) search(ctx context.Context, im *image, file int32, limits nested.Limits, skip func(data []byte) bool) ([]stream, error) {
+	size := im.model.files[file].Size
+	release, err := m.searching.take(ctx, size)
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	data := make([]byte, f.Size)
-	if err := m.neu.content.readFile(data, file, 0); err != nil {
+	data := make([]byte, size)
+	if err := im.content.readFile(data, file, 0); err != nil || skip(data) {
+		release()
 		return nil, err
 	}
-	if b, ok := m.old.model.samePath(f); ok && m.old.model.files[b].Size == f.Size && m.differ.equal(m.old.model.addr[b], data) {
+	need := nested.FindMemory(data, limits)
+	release() // for a moment there is more than was taken; the others wait for more than that
+	if need == 0 || need > m.searching.limit-size {
 		return nil, nil
 	}
-	return findIn(file, data), nil
-}
-
-// findIn finds the streams in the content of a file.
-func findIn(file int32, data []byte) []stream {
+	if release, err = m.searching.take(ctx, size+need); err != nil {
+		return nil, err
+	}
+	defer release()
 	var out []stream
-	for _, s := range nested.Find("", data, nested.Limits{MaxPlain: maxNestedPlain}) {
+	for _, s := range nested.Find("", data, limits) {
 		out = append(out, stream{file: file, off: s.Offset, n: s.Length, plain: s.PlainLength, codec: s.Codec, params: s.Params})
 	}
-	return out
+	return out, nil
 }
 
 // declareStreams opens the old files that resemble files with streams, so that their plaintexts can be referred to.
@@ -131,17 +137,10 @@ func (m *maker) declareStreams(ctx context.Context, bases [][]int32) error {
 		if f.Size < minStreamFile || f.Size > m.searchLimit() {
 			return nil
 		}
-		release, err := m.searching.take(ctx, searchMemory*f.Size)
-		if err != nil {
-			return err
-		}
-		defer release()
-		data := make([]byte, f.Size)
-		if err := m.old.content.readFile(data, files[i], 0); err != nil {
-			return err
-		}
-		found[i] = findIn(files[i], data)
-		return nil
+		var err error
+		limits := nested.Limits{MaxPlain: maxNestedPlain, Unproved: true}
+		found[i], err = m.search(ctx, m.old, files[i], limits, func([]byte) bool { return false })
+		return err
 	})
 	if err != nil {
 		return err
@@ -149,9 +148,10 @@ func (m *maker) declareStreams(ctx context.Context, bases [][]int32) error {
 	var exps []stream
 	for _, f := range found {
 		for _, st := range f {
-			if st.unpackMemory() <= min(maxDeclared, plainsMemory(m.opt)) {
-				exps = append(exps, st)
+			if st.codec == nested.XZ && st.n+st.plain > min(maxHeld, m.opt.memory()/16*3) {
+				continue
 			}
+			exps = append(exps, st)
 		}
 	}
 	if len(exps) > maxExpansions {
@@ -171,8 +171,8 @@ func (m *maker) placeStreams(found [][]stream) (joined []bool, streams [][]strea
 	}
 	joined = make([]bool, len(m.layout.changed))
 	streams = make([][]stream, len(m.layout.changed))
-	end, chain := -1, int64(0) // last unit of the streams that hang together, and what they take
-	limit := min(maxChainMemory, m.opt.memory()/16*7)
+	end, chain, encoder := -1, int64(0), int64(0) // last unit of the streams that hang together, and what they take
+	limit := min(groupMemory(m.opt), groupMemory(Options{}))
 	for _, list := range found {
 		for _, st := range list {
 			first, last := -1, -1
@@ -188,13 +188,13 @@ func (m *maker) placeStreams(found [][]stream) (joined []bool, streams [][]strea
 				continue
 			}
 			if first > end {
-				chain = 0
+				chain, encoder = 0, 0
 			}
-			if chain += 2*st.n + st.plain; chain > limit {
-				chain -= 2*st.n + st.plain
+			need, packing := 2*st.n+st.plain, max(encoder, nested.EncodeMemory(st.described()))
+			if chain+need+packing > limit {
 				continue // its bytes are compared as they are
 			}
-			end = max(end, last)
+			chain, encoder, end = chain+need, packing, max(end, last)
 			streams[first] = append(streams[first], st)
 			for i := first + 1; i <= last; i++ {
 				joined[i] = true
