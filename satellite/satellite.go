@@ -156,7 +156,7 @@ func (s *Satellite) newUpstream() (err error) {
 		return err
 	}
 	s.sync, err = chunksync.New(chunksync.Config{Store: s.store, Source: s.up, Manifests: s.up, Planner: link{s.up}, Deltas: link{s.up}, Streams: s.cfg.Local.Streams,
-		Recompress: s.speed.bytesPerSecond, MemoryBytes: s.cfg.Local.DeltaMemoryBytes,
+		Recompress: s.speed.bytesPerSecond, MemoryBytes: s.cfg.Local.DeltaMemoryBytes, TempDir: s.cfg.Local.DataDir,
 		Changed: func() { s.director.poke() }, Problem: s.board.Set, Logger: s.room("chunksync"), Metrics: s.metrics()})
 	return err
 }

@@ -116,7 +116,7 @@ type Stats struct {
 	// nested streams of OLD.
 	ColumnBytes, RunBytes, GroupTableBytes, ProofBytes, ExpansionBytes int64
 	// What the groups consist of: operations, differences to OLD's content, new content by coder, blocks carried as stored bytes.
-	OpBytes, PatchBytes, LiteralMixBytes, LiteralZstdBytes, LiteralStoredBytes, VerbatimBytes int64
+	OpBytes, PatchBytes, LiteralMixBytes, LiteralLZMABytes, LiteralStoredBytes, VerbatimBytes int64
 	// Groups, blocks of NEW, blocks that are copied, changed blocks, and of these the ones carried as stored bytes.
 	Groups, Blocks, CopiedBlocks, ChangedBlocks, VerbatimBlocks int
 	// CopyRuns is the number of runs of copied blocks.

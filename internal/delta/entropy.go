@@ -7,6 +7,7 @@ import (
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/delta/wire"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/encoder"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/lzma"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/mixcode"
 )
 
@@ -16,21 +17,41 @@ const (
 	codecZstd   = 1
 	codecMix    = 2
 	codecCalls  = 3 // zstd of x86 code with turned calls
-	codecs      = 4
+	// From version 2 on, which writes no zstd any more.
+	codecLZMA      = 4
+	codecLZMACalls = 5 // of x86 code with turned calls
+	codecs         = 6
 )
 
 const (
 	// maxMixedLiterals is how many literal bytes of a group are coded by mixcode, which is the best and the slowest coder. More of
-	// them are new software rather than an update; zstd then keeps the receiver's time in the proportion of compressing the blocks.
+	// them are new software rather than an update; LZMA then keeps the receiver's time in the proportion of compressing the blocks.
 	maxMixedLiterals = 1 << 20
 	// minMixedLiterals: fewer are stored.
 	minMixedLiterals = 8
-	literalLevel     = 19
+	blobLevel        = 19
 	// minGain: a coder that saves less than this part of the literals is not worth the receiver's time.
 	minGain = 64
 	// minTested is from which length on literals are tried with a quick coder first.
 	minTested = 256 << 10
 )
+
+// literalParams are those of xz's default preset. A dictionary as long as the longest group would save two bytes in a thousand and take twice the memory.
+func literalParams() lzma.Params {
+	p, err := lzma.Preset(6, false)
+	if err != nil {
+		panic(err) // it is a constant
+	}
+	return p
+}
+
+// literalMemory is what coding n bytes of literals takes, beside them and their code.
+func literalMemory(n int64) int64 {
+	if n <= maxMixedLiterals {
+		return 0
+	}
+	return lzma.EncoderMemory(literalParams(), n)
+}
 
 // coders lends the memory of entropy coders. The zero value is ready; safe for concurrent use.
 type coders struct {
@@ -136,15 +157,15 @@ func (c *coders) packLiterals(content []byte, gaps []mixcode.Gap, n int64) (code
 		c.with(func(mc *mixcode.Coder) { code = mc.EncodeGaps(nil, text, in, nil) })
 		codec = codecMix
 	default:
-		codec = codecZstd
+		codec = codecLZMA
 		if looksLikeCode(plain) {
-			codec = codecCalls
+			codec = codecLZMACalls
 			turnCalls(plain, false)
 		}
-		if code, err = encoder.CompressZstd(nil, plain, literalLevel); err != nil {
+		if code, err = packLZMA(plain); err != nil {
 			return 0, nil, err
 		}
-		if codec == codecCalls && len(code) >= len(plain)-len(plain)/minGain {
+		if codec == codecLZMACalls && len(code) >= len(plain)-len(plain)/minGain {
 			turnCalls(plain, true)
 		}
 	}
@@ -152,6 +173,15 @@ func (c *coders) packLiterals(content []byte, gaps []mixcode.Gap, n int64) (code
 		return codecStored, plain, nil
 	}
 	return codec, code, nil
+}
+
+func packLZMA(plain []byte) ([]byte, error) {
+	var e lzma.Encoder
+	defer e.Close()
+	if err := e.Reset(literalParams()); err != nil {
+		return nil, err
+	}
+	return e.AppendLZMA2(make([]byte, 0, len(plain)/2), plain)
 }
 
 // incompressible tells whether the quickest coder finds nothing in b, which then is not worth the time of a slow one.
@@ -172,11 +202,13 @@ func (c *coders) unpackLiterals(codec int, src, content []byte, gaps []mixcode.G
 		for _, g := range in {
 			src = append(src, text[g.Start:g.Start+g.Len]...)
 		}
-	default:
+	case codecZstd, codecCalls:
 		src, err = encoder.DecompressZstd(make([]byte, 0, n), src, int(n))
-		if codec == codecCalls {
-			turnCalls(src, true)
-		}
+	default:
+		src, err = lzma.DecodeLZMA2(make([]byte, 0, n), src, int(n))
+	}
+	if codec == codecCalls || codec == codecLZMACalls {
+		turnCalls(src, true)
 	}
 	if err != nil || int64(len(src)) != n {
 		return fmt.Errorf("literals: %d of %d bytes: %v: %w", len(src), n, err, ErrFormat)
@@ -192,7 +224,7 @@ func appendBlob(out, b []byte) ([]byte, error) {
 	if len(b) == 0 {
 		return out, nil
 	}
-	code, err := encoder.CompressZstd(nil, b, literalLevel)
+	code, err := encoder.CompressZstd(nil, b, blobLevel)
 	if err != nil {
 		return nil, err
 	}

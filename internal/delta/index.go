@@ -18,7 +18,8 @@ const MaxIndexBytes = 64 << 20
 
 const (
 	magic         = "LTSPdlt\x00"
-	formatVersion = 1
+	formatVersion = 2 // written; 1 has no LZMA
+	oldestVersion = 1 // read
 	maxGroups     = 1 << 20
 	maxRuns       = 1 << 22
 	maxImageBytes = 1 << 40
@@ -64,7 +65,7 @@ func IndexLength(prefix []byte) (int64, error) {
 	if len(prefix) < PrefixBytes || string(prefix[:len(magic)]) != magic {
 		return 0, fmt.Errorf("no delta starts with these bytes: %w", ErrFormat)
 	}
-	if v := binary.LittleEndian.Uint32(prefix[8:]); v != formatVersion {
+	if v := binary.LittleEndian.Uint32(prefix[8:]); v < oldestVersion || v > formatVersion {
 		return 0, fmt.Errorf("format version %d: %w", v, ErrVersion)
 	}
 	n := int64(binary.LittleEndian.Uint32(prefix[12:]))

@@ -304,7 +304,7 @@ func (m *maker) accept(g int, wire []byte, st groupStats, verbatim []bool) {
 	s.OpBytes += st.ops
 	s.PatchBytes += st.patch
 	s.LiteralStoredBytes += st.literal[codecStored]
-	s.LiteralZstdBytes += st.literal[codecZstd] + st.literal[codecCalls]
+	s.LiteralLZMABytes += st.literal[codecLZMA] + st.literal[codecLZMACalls]
 	s.LiteralMixBytes += st.literal[codecMix]
 	s.VerbatimBytes += st.verbatim
 	s.PatchedRawBytes += st.patchedRaw

@@ -94,12 +94,9 @@ func (p *plains) unpackShort(i int64, st *stream, stored io.Reader) error {
 
 func (p *plains) unpackLong(i int64, st *stream, stored io.Reader) error {
 	p.long.shrink(maxPlainsFiles - st.plain)
-	f, err := os.CreateTemp(p.dir, "delta-plaintext-")
+	f, err := unnamed(p.dir, "delta-plaintext-")
 	if err != nil {
 		return fmt.Errorf("keep plaintext of the old image: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return errors.Join(fmt.Errorf("keep plaintext of the old image: %w", err), f.Close())
 	}
 	if err := nested.Unpack(f, st.described(), stored, maxNestedPlain); err != nil {
 		return errors.Join(oldStreamError(err), f.Close())

@@ -7,7 +7,7 @@ func (s *Stats) Sections() map[string]int64 {
 	all := map[string]int64{
 		"index: metadata": s.ColumnBytes, "index: copy runs": s.RunBytes, "index: groups": s.GroupTableBytes, "index: proof": s.ProofBytes,
 		"index: nested streams": s.ExpansionBytes, "operations": s.OpBytes, "differences": s.PatchBytes, "new content (mixed)": s.LiteralMixBytes,
-		"new content (zstd)": s.LiteralZstdBytes, "new content (stored)": s.LiteralStoredBytes, "stored blocks": s.VerbatimBytes,
+		"new content (LZMA)": s.LiteralLZMABytes, "new content (stored)": s.LiteralStoredBytes, "stored blocks": s.VerbatimBytes,
 	}
 	maps.DeleteFunc(all, func(_ string, n int64) bool { return n == 0 })
 	return all

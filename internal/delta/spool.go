@@ -36,14 +36,11 @@ func (s *spool) put(g int, b []byte) error {
 		return nil
 	}
 	if s.file == nil {
-		f, err := os.CreateTemp(s.dir, "delta-groups-")
+		f, err := unnamed(s.dir, "delta-groups-")
 		if err != nil {
 			return fmt.Errorf("keep groups: %w", err)
 		}
 		s.file = f
-		if err := os.Remove(f.Name()); err != nil {
-			return fmt.Errorf("keep groups: %w", err)
-		}
 	}
 	s.pos[g] = s.end
 	s.end += int64(len(b))

@@ -58,7 +58,7 @@ func (c *Catalog) rebuild(ctx context.Context, m *manifest.Manifest, source *Del
 	if err := c.sum(ctx, uploaded); err != nil {
 		return err
 	}
-	err = delta.Apply(ctx, old, packed, work, delta.Options{OldDigest: digest, NewDigest: verity.Digest(m.Digest)})
+	err = delta.Apply(ctx, old, packed, work, delta.Options{OldDigest: digest, NewDigest: verity.Digest(m.Digest), TempDir: c.cfg.WorkDir})
 	if err != nil {
 		return deltaError(base, err)
 	}

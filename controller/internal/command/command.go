@@ -96,7 +96,7 @@ func (o *options) serveCommand() *cobra.Command {
 			if o.deltaGiB < 1 || o.deltaGiB > 1<<20 || o.deltaMiB < 64 || o.deltaMiB > 1<<20 {
 				return fmt.Errorf("--delta-space %d, --delta-memory %d: want 1 GiB to 1 PiB and 64 MiB to 1 TiB", o.deltaGiB, o.deltaMiB)
 			}
-			debug.SetMemoryLimit(delta.MakeHeapLimit(o.deltaMiB<<20) + serving)
+			debug.SetMemoryLimit(delta.HeapLimit(o.deltaMiB<<20) + serving)
 			c, err := controller.New(cmd.Context(), controller.Config{
 				DataDir: o.dataDir, Listen: o.listen, Metrics: o.metrics, DeltaBytes: o.deltaGiB << 30, DeltaMemory: o.deltaMiB << 20, Log: log,
 			})
@@ -113,7 +113,7 @@ func (o *options) serveCommand() *cobra.Command {
 	flags.StringVar(&o.listen, "listen", controller.DefaultListen, "address of the API (gRPC, TLS)")
 	flags.StringVar(&o.metrics, "metrics", controller.DefaultMetrics, "address of /metrics; empty for none")
 	flags.Int64Var(&o.deltaGiB, "delta-space", controller.DefaultDeltaBytes>>30, "GiB that deltas between versions may take; those used longest ago go first")
-	flags.Int64Var(&o.deltaMiB, "delta-memory", controller.DefaultDeltaMemory>>20, "MiB of memory for making a delta, besides the images' tables")
+	flags.Int64Var(&o.deltaMiB, "delta-memory", controller.DefaultDeltaMemory>>20, "MiB of memory for making a delta")
 	return cmd
 }
 

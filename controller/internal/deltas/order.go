@@ -32,7 +32,7 @@ func (m *Maker) First(ctx context.Context, p Pair, ofNew, ofOld fleet.Trace) ([]
 	if err != nil {
 		return nil, err
 	}
-	receiver, err := delta.NewReceiver(ctx, index, old, delta.Options{MemoryBytes: m.cfg.MemoryBytes})
+	receiver, err := delta.NewReceiver(ctx, index, old, delta.Options{MemoryBytes: m.cfg.MemoryBytes, TempDir: m.cfg.Dir})
 	if err != nil {
 		return nil, err
 	}

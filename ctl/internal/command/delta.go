@@ -37,7 +37,7 @@ type deltaFlags struct {
 
 func (f *deltaFlags) register(c *cobra.Command, file string) {
 	fs := c.Flags()
-	fs.IntVar(&f.memory, "memory", delta.DefaultMemoryBytes>>20, "MiB of memory for caches and buffers")
+	fs.IntVar(&f.memory, "memory", delta.DefaultMemoryBytes>>20, "MiB of memory that the process may take")
 	fs.IntVar(&f.parallel, "parallel", 0, "goroutines at work (default: one per processor)")
 	if file == "" {
 		return
@@ -50,7 +50,7 @@ func (f *deltaFlags) register(c *cobra.Command, file string) {
 }
 
 // deltaOptions checks the flags and bounds the heap. End must be called after the work.
-func (a *app) deltaOptions(f deltaFlags, heapLimit func(memoryBytes int64) int64) (opt delta.Options, end func(), err error) {
+func (a *app) deltaOptions(f deltaFlags) (opt delta.Options, end func(), err error) {
 	if f.memory < 16 || f.memory > 1<<20 {
 		return opt, nil, usagef("--memory %d: want 16 to %d MiB", f.memory, 1<<20)
 	}
@@ -64,7 +64,7 @@ func (a *app) deltaOptions(f deltaFlags, heapLimit func(memoryBytes int64) int64
 		}
 	}
 	memory := int64(f.memory) << 20
-	debug.SetMemoryLimit(heapLimit(memory))
+	debug.SetMemoryLimit(delta.HeapLimit(memory))
 	show := &stages{t: teller{r: a.progress()}}
 	return delta.Options{MemoryBytes: memory, Parallel: f.parallel, Progress: show.progress}, show.t.end, nil
 }
@@ -137,7 +137,7 @@ func (a *app) deltaMake() *cobra.Command {
 		Example: "  ltspctl delta make lab-41.squashfs lab-42.squashfs -o 41-42.delta",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opt, end, err := a.deltaOptions(f, delta.MakeHeapLimit)
+			opt, end, err := a.deltaOptions(f)
 			if err != nil {
 				return err
 			}
@@ -182,10 +182,11 @@ func (a *app) deltaApply() *cobra.Command {
 		Example: "  ltspctl delta apply lab-41.squashfs 41-42.delta -o lab-42.squashfs",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opt, end, err := a.deltaOptions(f, delta.ApplyHeapLimit)
+			opt, end, err := a.deltaOptions(f)
 			if err != nil {
 				return err
 			}
+			opt.TempDir = filepath.Dir(f.out)
 			id, err := applyDelta(cmd.Context(), args[0], args[1], f.out, opt)
 			end()
 			if err != nil {
@@ -244,7 +245,7 @@ func (a *app) deltaVerify() *cobra.Command {
 		Example: "  ltspctl delta verify lab-41.squashfs 41-42.delta",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opt, end, err := a.deltaOptions(f, delta.ApplyHeapLimit)
+			opt, end, err := a.deltaOptions(f)
 			if err != nil {
 				return err
 			}

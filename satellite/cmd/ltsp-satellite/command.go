@@ -124,7 +124,7 @@ func newServe(log io.Writer) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		debug.SetMemoryLimit(delta.ApplyHeapLimit(local.DeltaMemoryBytes) + serving)
+		debug.SetMemoryLimit(delta.HeapLimit(local.DeltaMemoryBytes) + serving)
 		s, err := satellite.New(satellite.Config{Local: local, Build: buildinfo.Version(), Logger: logger, Registry: telemetry.NewRegistry()})
 		if err != nil {
 			return err

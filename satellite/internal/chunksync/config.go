@@ -64,6 +64,8 @@ type Config struct {
 	Deltas  Deltas
 	// OpenDelta opens the index of a delta; nil: OpenDelta.
 	OpenDelta func(ctx context.Context, index []byte, base delta.Source, opt delta.Options) (*Opened, error)
+	// TempDir is where decoding a delta keeps what is too long for memory, in files without a name; empty: os.TempDir.
+	TempDir string
 	// MemoryBytes bounds what the decoding of a delta takes; zero: delta.DefaultMemoryBytes.
 	MemoryBytes int64
 	// Recompress tells how many bytes a second this machine recompresses; nil: not known.

@@ -200,7 +200,7 @@ func (s *Syncer) openDelta(ctx context.Context, f *filling, v config.Version) er
 	}
 	f.size = a.Size
 	opt := delta.Options{MemoryBytes: s.cfg.MemoryBytes, OldDigest: verity.Digest(f.base.Version().Manifest.Digest), NewDigest: verity.Digest(m.Digest),
-		Incoming: f.in.Disk()}
+		Incoming: f.in.Disk(), TempDir: s.cfg.TempDir}
 	source := io.NewSectionReader(f.base, 0, int64(base.Size))
 	d, file := f.in.Delta()
 	if d.IndexBytes > delta.MaxIndexBytes {
