@@ -7,7 +7,8 @@ import (
 )
 
 // Find returns the streams of a file in order. They do not overlap. The name is not looked at: content tells better. A file without
-// streams costs next to nothing; one with streams of an unknown encoder costs their unpacking and the packing of their first blocks.
+// streams costs next to nothing; one with streams of an unknown encoder costs their unpacking and the packing of their first blocks. It takes
+// the memory of the content and stored bytes of one stream, twice, and what EncodeMemory tells.
 func Find(name string, data []byte, limit Limits) []Stream {
 	f := finder{data: data, limit: limit.withDefaults()}
 	switch {
@@ -15,6 +16,10 @@ func Find(name string, data []byte, limit Limits) []Stream {
 		f.gzip(0)
 	case isCpio(data):
 		f.initrd()
+	case isXZ(data):
+		f.xz(0)
+	case isKernel(data):
+		f.kernel()
 	case isZip(data):
 		f.zip()
 	}
@@ -29,6 +34,8 @@ type finder struct {
 	in      inflater
 	enc     Encoder
 	recent  []deflate.Params // that have succeeded in this file, the last one first
+
+	recentXZ XZPreset // that has succeeded in this file, or 0
 }
 
 // prove looks for an encoder that makes stored out of plain. The recent ones come first, then those of hint, then all others.

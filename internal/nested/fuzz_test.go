@@ -1,6 +1,8 @@
 package nested_test
 
 import (
+	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/deflate"
@@ -18,8 +20,13 @@ func FuzzFind(f *testing.F) {
 	small := archive(f, zlib6)
 	f.Add(small[len(small)-400:])
 	f.Add(directoryFirst(small)[:600])
+	xz := slices.Concat(xzBytes(f, text, anXZ), make([]byte, 4), xzBytes(f, text, kernelXZ))
+	f.Add(xz)
+	f.Add(bzImage(xz, one))
+	f.Add(bzImage(one, xz))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		limits := nested.Limits{MaxPlain: fuzzPlain, MaxStreams: 8, MaxTries: 4}
+		checkUnproved(t, data, limits)
 		streams := nested.Find("", data, limits)
 		if len(streams) > limits.MaxStreams {
 			t.Fatalf("%d streams", len(streams))
@@ -32,14 +39,34 @@ func FuzzFind(f *testing.F) {
 	})
 }
 
+// checkUnproved checks what Find promises without proof.
+func checkUnproved(t *testing.T, data []byte, limits nested.Limits) {
+	t.Helper()
+	limits.Unproved = true
+	for _, s := range nested.Find("", data, limits) {
+		if _, err := nested.Plain(s, data[s.Offset:s.Offset+s.Length], fuzzPlain); err != nil {
+			t.Fatalf("unproved %+v: %v", s, err)
+		}
+		if n := nested.EncodeMemory(s); n <= 0 {
+			t.Fatalf("%+v takes %d bytes", s, n)
+		}
+	}
+}
+
 func FuzzPlain(f *testing.F) {
 	text := prose(1, 500)
 	f.Add(member("", packed(f, text, gnu9), text), uint8(1), int64(500))
 	f.Add(packed(f, text, zlib6), uint8(2), int64(500))
 	f.Add(packed(f, make([]byte, 500_000), zlib6), uint8(2), int64(500_000))
+	f.Add(xzBytes(f, text, anXZ), uint8(3), int64(500))
+	f.Add(xzBytes(f, make([]byte, 500_000), kernelXZ), uint8(3), int64(500_000))
 	f.Fuzz(func(t *testing.T, stored []byte, codec uint8, length int64) {
 		s := nested.Stream{Length: int64(len(stored)), Codec: nested.Codec(codec), PlainLength: length}
 		plain, err := nested.Plain(s, stored, fuzzPlain)
+		var out bytes.Buffer
+		if e := nested.Unpack(&out, s, bytes.NewReader(stored), fuzzPlain); (e == nil) != (err == nil) || err == nil && !bytes.Equal(out.Bytes(), plain) {
+			t.Fatalf("plain %v, unpack %v", err, e)
+		}
 		if err != nil {
 			return
 		}
@@ -52,6 +79,7 @@ func FuzzPlain(f *testing.F) {
 func FuzzParseStreams(f *testing.F) {
 	f.Add(nested.AppendStreams(nil, []nested.Stream{
 		{Offset: 10, Length: 20, Codec: nested.Gzip, Params: nested.EncodeParams(gnu9), PlainLength: 30},
+		{Offset: 31, Length: 5, Codec: nested.XZ, Params: nested.EncodeXZParams(kernelXZ), PlainLength: 7},
 		{Offset: 40, Length: 5, Codec: nested.Zip, Params: nested.EncodeParams(deflate.Params{Variant: deflate.Zlib, Level: 1}), PlainLength: 6},
 	}), int64(100))
 	f.Fuzz(func(t *testing.T, b []byte, size int64) {

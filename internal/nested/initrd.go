@@ -15,7 +15,7 @@ func isCpio(b []byte) bool {
 	return len(b) >= cpioHeader && (bytes.HasPrefix(b, []byte("070701")) || bytes.HasPrefix(b, []byte("070702")))
 }
 
-// initrd goes through the parts of an initramfs: cpio archives, plain or in gzip, with zero bytes in between. It stops at anything
+// initrd goes through the parts of an initramfs: cpio archives, plain or in gzip or xz, with zero bytes in between. It stops at anything
 // else, for example a part compressed differently.
 func (f *finder) initrd() {
 	for offset := 0; offset < len(f.data); {
@@ -29,8 +29,12 @@ func (f *finder) initrd() {
 				return
 			}
 			offset += n
-		case isGzip(rest):
-			end := f.gzip(offset)
+		case isGzip(rest), isXZ(rest):
+			open := f.gzip
+			if isXZ(rest) {
+				open = f.xz
+			}
+			end := open(offset)
 			if end == offset {
 				return
 			}

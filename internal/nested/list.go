@@ -45,10 +45,10 @@ func ParseStreams(b []byte, size int64, limit Limits) (streams []Stream, rest []
 		codec, params := Codec(r.fixed(1)), uint16(r.fixed(2))
 		plain := r.uvarint()
 		left := uint64(size) - end
-		if r.short || gap > left || length > left-gap || length == 0 || codec != Gzip && codec != Zip {
+		if r.short || gap > left || length > left-gap || length == 0 {
 			return nil, nil, fmt.Errorf("%w: stream %d of a list", ErrStream, len(streams))
 		}
-		if _, err := DecodeParams(params); err != nil {
+		if err := checkParams(codec, params); err != nil {
 			return nil, nil, fmt.Errorf("stream %d of a list: %w", len(streams), err)
 		}
 		if plain > uint64(limit.MaxPlain) {
@@ -60,6 +60,19 @@ func ParseStreams(b []byte, size int64, limit Limits) (streams []Stream, rest []
 		end += gap + length
 	}
 	return streams, r.b, nil
+}
+
+// checkParams returns ErrStream for what is no encoder of a codec.
+func checkParams(codec Codec, params uint16) (err error) {
+	switch codec {
+	case Gzip, Zip:
+		_, err = DecodeParams(params)
+	case XZ:
+		_, err = DecodeXZParams(params)
+	default:
+		err = fmt.Errorf("%w: codec %d", ErrStream, codec)
+	}
+	return err
 }
 
 // listReader reads numbers until the bytes run short.

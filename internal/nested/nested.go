@@ -1,16 +1,20 @@
-// Package nested looks into files for deflate streams that can be unpacked and packed again to the same bytes: gzip files (also of
-// several members), the gzip part of an initrd, and the members of zip archives (jar, docx, xpi, Mozilla's omni.ja).
+// Package nested looks into files for deflate and xz streams that can be unpacked and packed again to the same bytes: gzip and xz files
+// (also of several members), those parts of an initrd, the compressed kernel in a bzImage, and the members of zip archives (jar, docx,
+// xpi, Mozilla's omni.ja).
 //
-// Only what lies between the headers is a Stream: a gzip header and a zip directory stay bytes of the file. A Stream is returned only
-// after its content was packed again and compared, hence Encode of Plain is the stored bytes; it is so on every machine because
-// package deflate depends on nothing else.
+// Of deflate, only what lies between the headers is a Stream: a gzip header and a zip directory stay bytes of the file. An xz stream is
+// one as a whole; it must have one block of LZMA2 with the usual properties (lc 3, lp 0, pb 2), alone or behind the x86 filter.
+//
+// Unless the caller waives it, a Stream is returned only after its content was packed again and compared, hence Encode of Plain is the
+// stored bytes; it is so on every machine because the packages deflate and lzma depend on nothing else. Packing xz is slow, about 3 MB
+// of content a second, and takes much memory: see EncodeMemory.
 package nested
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"unsafe"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/deflate"
 )
@@ -18,15 +22,15 @@ import (
 // Codec says what a stream consists of. The numbers are kept in deltas: never reuse one.
 type Codec uint8
 
-// The codecs. Numbers from 3 on are free for others (xz, zstd).
+// The codecs. Numbers from 4 on are free for others (zstd).
 const (
 	// Gzip is a gzip member without its header: a deflate stream, the CRC-32 and the length of the content (RFC 1952).
 	Gzip Codec = 1
 	// Zip is the data of a zip member: a deflate stream alone.
 	Zip Codec = 2
+	// XZ is a whole xz stream of one block, from header to footer (The .xz File Format 1.1.0). Its parameters are those of EncodeXZParams.
+	XZ Codec = 3
 )
-
-const gzipTrailer = 8
 
 // The states that a caller may test for.
 var (
@@ -42,7 +46,7 @@ var (
 type Stream struct {
 	Offset, Length int64 // in the file
 	Codec          Codec
-	Params         uint16 // of the encoder, as EncodeParams gives it
+	Params         uint16 // of the encoder, as EncodeParams or, with XZ, EncodeXZParams gives it
 	PlainLength    int64  // of the content
 }
 
@@ -51,6 +55,10 @@ type Limits struct {
 	MaxPlain   int64 // bytes of content of one stream; longer streams are not opened; 256 MiB
 	MaxTries   int   // encoders that are tried for one stream; 27, which is all
 	MaxStreams int   // in one file; 65536
+
+	// Unproved takes streams whose content unpacks but need not be packed again: xz streams are returned after unpacking alone, which
+	// costs a hundredth of the time. Encode may fail for them, with ErrInexact or by giving other bytes. It changes nothing for deflate.
+	Unproved bool
 }
 
 func (l Limits) withDefaults() Limits {
@@ -91,17 +99,45 @@ func DecodeParams(v uint16) (deflate.Params, error) {
 	return p, nil
 }
 
-// Encoder packs streams. It keeps the memory of its encoder (1 MB) from one to the next. The zero value is ready. Not safe for
-// concurrent use.
+// Encoder packs streams. It keeps the memory of its deflate encoder (1 MB) from one to the next, and that for xz only while it packs. The
+// zero value is ready. Not safe for concurrent use.
 type Encoder struct {
 	deflate *deflate.Encoder
 }
 
-// Encode appends the stored bytes of s, whose content is plain, to dst.
+// EncodeMemory returns the bytes that packing s takes beside its content and its stored bytes; 0 if s cannot be packed.
+func EncodeMemory(s Stream) int64 {
+	switch s.Codec {
+	case Gzip, Zip:
+		return int64(unsafe.Sizeof(deflate.Encoder{}))
+	case XZ:
+		return xzMemory(s)
+	}
+	return 0
+}
+
+// Encode appends the stored bytes of s, whose content is plain, to dst. It takes EncodeMemory(s).
 func (e *Encoder) Encode(dst []byte, s Stream, plain []byte) ([]byte, error) {
-	if int64(len(plain)) != s.PlainLength || s.Codec != Gzip && s.Codec != Zip {
+	if int64(len(plain)) != s.PlainLength || s.Codec != Gzip && s.Codec != Zip && s.Codec != XZ {
 		return nil, fmt.Errorf("%w: codec %d, %d bytes instead of %d", ErrStream, s.Codec, len(plain), s.PlainLength)
 	}
+	start := len(dst)
+	var err error
+	if s.Codec == XZ {
+		dst, err = appendXZ(dst, s, plain)
+	} else {
+		dst, err = e.appendDeflate(dst, s, plain)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if n := int64(len(dst) - start); n != s.Length {
+		return nil, fmt.Errorf("%w: %d bytes instead of %d", ErrInexact, n, s.Length)
+	}
+	return dst, nil
+}
+
+func (e *Encoder) appendDeflate(dst []byte, s Stream, plain []byte) ([]byte, error) {
 	p, err := DecodeParams(s.Params)
 	if err != nil {
 		return nil, err
@@ -110,17 +146,11 @@ func (e *Encoder) Encode(dst []byte, s Stream, plain []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	start := len(dst)
-	if dst, err = d.Compress(dst, plain); err != nil {
-		return nil, err
+	if dst, err = d.Compress(dst, plain); err != nil || s.Codec != Gzip {
+		return dst, err
 	}
-	if s.Codec == Gzip {
-		dst = appendTrailer(dst, plain)
-	}
-	if n := int64(len(dst) - start); n != s.Length {
-		return nil, fmt.Errorf("%w: %d bytes instead of %d", ErrInexact, n, s.Length)
-	}
-	return dst, nil
+	trailer := trailerOf(crc32.ChecksumIEEE(plain), s.PlainLength)
+	return append(dst, trailer[:]...), nil
 }
 
 // prepare returns the encoder for p.
@@ -141,48 +171,4 @@ func (e *Encoder) equal(stream, plain []byte, p deflate.Params) bool {
 func Encode(dst []byte, s Stream, plain []byte) ([]byte, error) {
 	var e Encoder
 	return e.Encode(dst, s, plain)
-}
-
-// Plain returns the content of s, of which stored are the bytes in the file. Content longer than limit is refused without being
-// unpacked; damaged data, a wrong length and a wrong checksum are ErrStream.
-func Plain(s Stream, stored []byte, limit int64) ([]byte, error) {
-	trailer := 0
-	switch s.Codec {
-	case Gzip:
-		trailer = gzipTrailer
-	case Zip:
-	default:
-		return nil, fmt.Errorf("%w: codec %d", ErrStream, s.Codec)
-	}
-	if s.PlainLength < 0 || s.PlainLength > limit {
-		return nil, fmt.Errorf("%w: %d bytes of content, at most %d", ErrLimit, s.PlainLength, limit)
-	}
-	if int64(len(stored)) != s.Length || len(stored) < trailer {
-		return nil, fmt.Errorf("%w: %d bytes instead of %d", ErrStream, len(stored), s.Length)
-	}
-	body := stored[:len(stored)-trailer]
-	var in inflater
-	plain, n, err := in.inflate(body, s.PlainLength)
-	if err != nil {
-		return nil, err
-	}
-	if n != len(body) || int64(len(plain)) != s.PlainLength {
-		return nil, fmt.Errorf("%w: %d of %d bytes make %d of %d", ErrStream, n, len(body), len(plain), s.PlainLength)
-	}
-	if s.Codec == Gzip && !trailerFits(stored[len(body):], plain) {
-		return nil, fmt.Errorf("%w: wrong checksum", ErrStream)
-	}
-	return plain, nil
-}
-
-func appendTrailer(dst, plain []byte) []byte {
-	dst = binary.LittleEndian.AppendUint32(dst, crc32.ChecksumIEEE(plain))
-	return binary.LittleEndian.AppendUint32(dst, uint32(len(plain)))
-}
-
-// trailerFits tells whether b begins with the gzip trailer of plain.
-func trailerFits(b, plain []byte) bool {
-	return len(b) >= gzipTrailer &&
-		binary.LittleEndian.Uint32(b[4:]) == uint32(len(plain)) &&
-		binary.LittleEndian.Uint32(b) == crc32.ChecksumIEEE(plain)
 }

@@ -131,3 +131,5 @@ func zipMemberOf(data, entry []byte) (zipMember, bool) {
 
 func le16(b []byte) int { return int(binary.LittleEndian.Uint16(b)) }
 func le32(b []byte) int { return int(binary.LittleEndian.Uint32(b)) }
+
+func be16(b []byte) int { return int(binary.BigEndian.Uint16(b)) }
