@@ -6,11 +6,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ltsp-fleet/ltsp-fleet/internal/mixcode"
 )
 
 // memoryTarget is an output in memory.
@@ -65,12 +68,29 @@ func apply(t testing.TB, delta []byte, opt Options) ([]byte, error) {
 }
 
 func TestGoldenDeltaIsReadable(t *testing.T) {
-	got, err := apply(t, testdata(t, "golden-1.delta"), Options{})
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"golden-1.delta", "golden-2.delta"} {
+		got, err := apply(t, testdata(t, name), Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !bytes.Equal(got, testdata(t, "new.squashfs")) {
+			t.Errorf("%s: result differs from the new image", name)
+		}
 	}
-	if !bytes.Equal(got, testdata(t, "new.squashfs")) {
-		t.Error("result differs from the new image")
+}
+
+// TestGoldenLiterals: literals in the codecs that a delta of small images does not have.
+func TestGoldenLiterals(t *testing.T) {
+	want := code(rand.New(rand.NewPCG(5, 5)), 64<<10, 0x400000)
+	gap := []mixcode.Gap{{Start: 3, Len: len(want)}}
+	for codec, name := range map[int]string{codecZstd: "literals-1.zstd", codecCalls: "literals-1.calls", codecLZMA: "literals-2.lzma", codecLZMACalls: "literals-2.calls"} {
+		got := make([]byte, 3+len(want))
+		if err := new(coders).unpackLiterals(codec, testdata(t, name), got, gap, int64(len(want))); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !bytes.Equal(got[3:], want) {
+			t.Errorf("%s: other content", name)
+		}
 	}
 }
 

@@ -20,7 +20,7 @@ func TestFormatExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden := testdata(t, "golden-1.delta")
+	golden := testdata(t, "golden-2.delta")
 	rows := exampleLine.FindAllSubmatch(doc, -1)
 	if len(rows) < 20 {
 		t.Fatalf("FORMAT.md has %d rows of example, want the whole delta", len(rows))
@@ -71,7 +71,7 @@ func exampleEnd(t *testing.T, text string, off int) int {
 
 // TestFormatNamesItsCoder: format version 1 contains streams of mixcode version 1 for ever.
 func TestFormatNamesItsCoder(t *testing.T) {
-	if formatVersion != 1 || mixcode.Version != 1 {
-		t.Errorf("format %d with mixcode %d: FORMAT.md and the golden deltas know 1 with 1", formatVersion, mixcode.Version)
+	if formatVersion != 2 || mixcode.Version != 1 {
+		t.Errorf("format %d with mixcode %d: FORMAT.md and the golden deltas know 2 with 1", formatVersion, mixcode.Version)
 	}
 }

@@ -56,7 +56,19 @@ func TestWriteTestdata(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%+v", *st)
-	for name, b := range map[string][]byte{"old.squashfs": old, "new.squashfs": neu, "golden-2.delta": d.Bytes()} {
+	content := code(rand.New(rand.NewPCG(5, 5)), 64<<10, 0x400000)
+	plain, err := packLZMA(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	turnCalls(content, false)
+	calls, err := packLZMA(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{
+		"old.squashfs": old, "new.squashfs": neu, "golden-2.delta": d.Bytes(), "literals-2.lzma": plain, "literals-2.calls": calls,
+	} {
 		if err := os.WriteFile(filepath.Join("testdata", name), b, 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,6 @@
 package lzma
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -76,14 +75,15 @@ type Stream struct {
 	Header int
 }
 
-// AppendXZ appends the .xz stream that xz, with one thread, makes of plain. Use Encoder.AppendXZ for more than one.
+// AppendXZ appends the .xz stream that xz, with one thread, makes of plain. With s.X86, plain is changed meanwhile and the same again
+// afterwards. Use Encoder.AppendXZ for more than one.
 func AppendXZ(dst []byte, s Stream, plain []byte) ([]byte, error) {
 	var e Encoder
 	defer e.Close()
 	return e.AppendXZ(dst, s, plain)
 }
 
-// AppendXZ is AppendXZ with an encoder, which is reset for s.Params. With s.X86, it takes memory for a copy of plain.
+// AppendXZ is AppendXZ with an encoder, which is reset for s.Params.
 func (e *Encoder) AppendXZ(dst []byte, s Stream, plain []byte) ([]byte, error) {
 	if err := e.Reset(s.Params); err != nil {
 		return nil, err
@@ -102,15 +102,17 @@ func (e *Encoder) AppendXZ(dst []byte, s Stream, plain []byte) ([]byte, error) {
 	if len(plain) == 0 {
 		return appendIndex(dst, flags, nil), nil
 	}
-	filtered := plain
-	if s.X86 {
-		filtered = bytes.Clone(plain)
-		X86(filtered, true)
-	}
 	start := len(dst)
 	dst = s.appendHeader(dst, 0, 0) // keeps the place
 	room := len(dst) - start
-	if dst, err = e.AppendLZMA2(dst, filtered); err != nil {
+	if s.X86 {
+		X86(plain, true)
+	}
+	dst, err = e.AppendLZMA2(dst, plain)
+	if s.X86 {
+		X86(plain, false)
+	}
+	if err != nil {
 		return nil, err
 	}
 	packed := len(dst) - start - room

@@ -162,15 +162,11 @@ func appendXZ(dst []byte, s Stream, plain []byte) ([]byte, error) {
 	return dst, err
 }
 
-// xzMemory is EncodeMemory for an XZ stream: the encoder, and a copy of the content for the filter.
+// xzMemory is EncodeMemory for an XZ stream.
 func xzMemory(s Stream) int64 {
 	p, err := DecodeXZParams(s.Params)
 	if err != nil {
 		return 0
 	}
-	n := lzma.EncoderMemory(p.encoder(), s.PlainLength)
-	if p.X86 {
-		n += s.PlainLength
-	}
-	return n
+	return lzma.EncoderMemory(p.encoder(), s.PlainLength)
 }
