@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"hash/crc64"
+	"slices"
 )
 
 // Check is the kind of check sum of the unpacked bytes.
@@ -91,6 +92,9 @@ func (e *Encoder) AppendXZ(dst []byte, s Stream, plain []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.Header%4 != 0 || s.Header > maxHeader {
+		return nil, fmt.Errorf("%w: block header of %d bytes", ErrParams, s.Header)
+	}
 	flags := []byte{0, byte(s.Check)}
 	dst = append(dst, xzMagic...)
 	dst = append(dst, flags...)
@@ -104,25 +108,20 @@ func (e *Encoder) AppendXZ(dst []byte, s Stream, plain []byte) ([]byte, error) {
 		X86(filtered, true)
 	}
 	start := len(dst)
-	header := s.Header
-	if header == 0 {
-		header = len(s.appendHeader(nil, 0, 0))
-	}
-	if header%4 != 0 || header > maxHeader {
-		return nil, fmt.Errorf("%w: block header of %d bytes", ErrParams, header)
-	}
-	dst = append(dst, make([]byte, header)...)
+	dst = s.appendHeader(dst, 0, 0) // keeps the place
+	room := len(dst) - start
 	if dst, err = e.AppendLZMA2(dst, filtered); err != nil {
 		return nil, err
 	}
-	packed := len(dst) - start - header
-	written := s.appendHeader(dst[:start], uint64(packed), uint64(len(plain)))
-	if len(written) != start+header {
-		return nil, fmt.Errorf("%w: block header of %d bytes, have %d", ErrParams, len(written)-start, header)
+	packed := len(dst) - start - room
+	header := s.appendHeader(nil, uint64(packed), uint64(len(plain)))
+	if s.Header != 0 && len(header) != s.Header {
+		return nil, fmt.Errorf("%w: block header of %d bytes, not %d", ErrParams, len(header), s.Header)
 	}
+	dst = slices.Replace(dst, start, start+room, header...)
 	dst = pad(dst, packed)
 	dst = s.Check.append(dst, plain)
-	return appendIndex(dst, flags, []uint64{uint64(header + packed + checkSize), uint64(len(plain))}), nil
+	return appendIndex(dst, flags, []uint64{uint64(len(header) + packed + checkSize), uint64(len(plain))}), nil
 }
 
 // appendHeader appends the block header.
