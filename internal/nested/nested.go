@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"unsafe"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/deflate"
@@ -122,6 +123,7 @@ func (e *Encoder) Encode(dst []byte, s Stream, plain []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: codec %d, %d bytes instead of %d", ErrStream, s.Codec, len(plain), s.PlainLength)
 	}
 	start := len(dst)
+	dst = slices.Grow(dst, int(max(0, min(s.Length, s.PlainLength))))
 	var err error
 	if s.Codec == XZ {
 		dst, err = appendXZ(dst, s, plain)

@@ -86,7 +86,7 @@ func proveXZ(stored, plain []byte, p XZParams, presets []XZPreset) (XZPreset, bo
 
 // Bounds of the beginning of a stream that is compared before all of it is. xz looks ahead by less than 5 KB.
 const (
-	xzStretchStored = 32 << 10
+	xzStretchPacked = 32 << 10 // in chunks that are compressed: others are the same from all encoders
 	xzStretchPlain  = 8 << 20
 	xzLookahead     = 64 << 10
 )
@@ -95,16 +95,19 @@ const (
 // specification; Linux lib/xz/xz_dec_lzma2.c tells them). It does not read beyond what is there.
 func xzStretch(stored []byte) (stretch []byte, content int) {
 	block := xzBlock(stored)
-	for at := 0; at < xzStretchStored && content < xzStretchPlain; {
-		stored, plain := lzma2Chunk(block[at:])
-		if stored == 0 || stored > len(block)-at {
+	at, packed := 0, 0
+	for packed < xzStretchPacked && content < xzStretchPlain {
+		size, plain := lzma2Chunk(block[at:])
+		if size == 0 || size > len(block)-at {
 			break
 		}
-		at += stored
+		if size < plain {
+			packed += size
+		}
+		at += size
 		content += plain
-		stretch = block[:at]
 	}
-	return stretch, content
+	return block[:at], content
 }
 
 // lzma2Chunk returns how many bytes the chunk at the start of b takes and how many it is of; 0 at the end.

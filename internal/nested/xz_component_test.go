@@ -59,7 +59,7 @@ func found(t *testing.T, name string, data []byte, want int) []nested.Stream {
 
 // TestXZProgram opens what xz itself packs with its many options.
 func TestXZProgram(t *testing.T) {
-	content := program(t, 1_200_000)
+	content := program(t, 800_000)
 	for _, c := range []struct {
 		options string
 		preset  nested.XZPreset // 0: any that packs alike
