@@ -50,6 +50,7 @@ var rules = []rule{
 	{from: "client-agent", forbidden: []string{"mvdan.cc/sh/v3", "internal/ltspeval", "internal/ltsplint"}, deep: true, why: "a client evaluates ltsp.conf with its own shell"},
 	{from: "internal/ltspeval", forbidden: []string{"net", "net/http", "os/exec", "mvdan.cc/sh/v3/interp", "mvdan.cc/sh/v3/expand"}, deep: true,
 		why: "evaluating ltsp.conf starts no process and reaches no network"},
+	{from: "internal/remoteapp", forbidden: []string{"net", "os/exec", "internal", "golang.org/x"}, deep: true, why: "pure text, standard library only"},
 	{from: "internal/ltspconf", forbidden: []string{"net", "os/exec", "mvdan.cc/sh/v3", "internal/policy"}, deep: true, why: "pure text, standard library only"},
 	{from: "internal", forbidden: []string{"mvdan.cc/sh/v3"}, except: []string{"internal/ltspeval", "internal/ltsplint"}, why: "one door to the shell's grammar"},
 	{from: "client-agent", forbidden: []string{"golang.org/x/crypto"}, deep: true, why: "the agent rides in every initrd"},

@@ -27,6 +27,9 @@ const (
 	desktopMark = "X-LTSP-RemoteApp=true"
 )
 
+// maxLauncher is more than wrappers and menu entries of ours have, in bytes.
+const maxLauncher = 16 << 10
+
 // programDirs are where the image may have a program of the same name.
 var programDirs = []string{"usr/bin", "bin", "usr/sbin", "usr/games", "usr/local/games"}
 
@@ -161,7 +164,7 @@ func inspect(root *os.Root, name, mark string) (ours bool, text []byte, err erro
 		target, err := root.Readlink(name)
 		return path.Base(target) == "ltsp-remoteapps", nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxConf {
+	if !info.Mode().IsRegular() || info.Size() > maxLauncher {
 		return false, nil, nil
 	}
 	text, err = root.ReadFile(name)

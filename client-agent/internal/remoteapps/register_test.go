@@ -154,49 +154,65 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-func TestLoadRefuses(t *testing.T) {
+func TestLoad(t *testing.T) {
 	t.Parallel()
-	for name, conf := range map[string]string{
-		"an unknown key":       "Host=a\n",
-		"no assignment":        "Exec\n",
-		"no program":           "Exec=\n",
-		"an option as host":    "Hosts=-oProxyCommand=reboot\n",
-		"a user in the host":   "Hosts=root@a\n",
-		"port 0":               "Hosts=a:0\n",
-		"half an address":      "Hosts=[fd00::1\n",
-		"too many hosts":       "Hosts=" + strings.Repeat("a ", maxHosts+1) + "\n",
-		"a control character":  "Name=a\x1b[31m\n",
-		"a file without end":   strings.Repeat("#\n", maxConf),
-		"a value without end":  "Exec=" + strings.Repeat("a", maxValue+1),
-		"neither true nor not": "Trusted=maybe\n",
+	root := func(conf string) fs.FS {
+		return fstest.MapFS{Dir + "/x.conf": &fstest.MapFile{Data: []byte(conf)}, Dir + "/notes.txt": &fstest.MapFile{Data: []byte("words")}}
+	}
+	for name, c := range map[string]struct {
+		conf     string
+		settings Settings
+		want     App
+	}{
+		"nothing said":       {"", Settings{}, App{Name: "x", Exec: "x", Title: "x", Hosts: []Host{{Name: "server"}}}},
+		"trusted for all":    {"Exec=y\n", Settings{Trusted: true}, App{Name: "x", Exec: "y", Title: "x", Hosts: []Host{{Name: "server"}}, Trusted: true}},
+		"trusted but not it": {"Trusted=0\nHosts=a\n", Settings{Trusted: true, Servers: "b"}, App{Name: "x", Exec: "x", Title: "x", Hosts: []Host{{Name: "a"}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			apps, remarks := Load(fstest.MapFS{Dir + "/x.conf": &fstest.MapFile{Data: []byte(conf)}}, Settings{})
-			if len(apps) != 0 || len(remarks) != 1 {
+			apps, remarks := Load(root(c.conf), c.settings)
+			if diff := cmp.Diff([]App{c.want}, apps); diff != "" || remarks != nil {
+				t.Errorf("remarks %q (-want +got):\n%s", remarks, diff)
+			}
+		})
+	}
+	for name, c := range map[string]struct {
+		conf     string
+		settings Settings
+	}{
+		"a file that can't be read": {"Host=a\n", Settings{}},
+		"no servers but a comma":    {"", Settings{Servers: ","}},
+		"a blank for a server":      {"", Settings{SSHServer: " "}},
+		"an option for a server":    {"", Settings{Server: "-x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if apps, remarks := Load(root(c.conf), c.settings); len(apps) != 0 || len(remarks) != 1 || !strings.HasPrefix(remarks[0], "remote application x: ") {
 				t.Errorf("%+v, %q", apps, remarks)
 			}
 		})
 	}
-	apps, remarks := Load(fstest.MapFS{}, Settings{Words: "../../etc/passwd -x a/b good $(reboot)"})
-	if len(apps) != 1 || len(remarks) != 4 {
+	apps, remarks := Load(fstest.MapFS{}, Settings{Words: "../../etc/passwd -x a/b good $(reboot) ssh"})
+	if len(apps) != 1 || len(remarks) != 5 {
 		t.Errorf("%+v, %q", apps, remarks)
 	}
 }
 
-func FuzzConf(f *testing.F) {
-	f.Add([]byte("Name=\"\nHosts=[::1]:22,a\nExec='"))
-	f.Fuzz(func(t *testing.T, conf []byte) {
-		app := App{Name: "x", Exec: "x"}
-		if app.parse(conf) != nil {
-			return
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte("Name=\"\nHosts=[::1]:22,a\nExec='"), "a,b:1")
+	f.Add([]byte("Comment=\\n;\nCategories=A;B"), " ")
+	f.Fuzz(func(t *testing.T, conf []byte, servers string) {
+		apps, remarks := Load(fstest.MapFS{Dir + "/x.conf": &fstest.MapFile{Data: conf}}, Settings{Servers: servers})
+		if len(apps)+len(remarks) != 1 {
+			t.Fatalf("%q gave %+v and %q", conf, apps, remarks)
 		}
-		if app.Exec == "" || strings.ContainsAny(desktop(app), "\x00\x1b") {
-			t.Errorf("%q gave %+v", conf, app)
-		}
-		for _, h := range app.Hosts {
-			if h.Name == "" || h.Name[0] == '-' {
-				t.Errorf("%q gave host %q", conf, h.Name)
+		for _, app := range apps {
+			if app.Exec == "" || app.Title == "" || len(app.Hosts) == 0 {
+				t.Errorf("%q gave %+v", conf, app)
+			}
+			entry := desktop(app)
+			if len(entry) > maxLauncher || strings.ContainsAny(entry, "\x00\x1b") || strings.Count(entry, "\nExec=") != 1 {
+				t.Errorf("%q gave %q", conf, entry)
 			}
 		}
 	})

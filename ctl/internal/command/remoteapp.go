@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/printer"
-	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/remoteapp"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/remoteapp"
 	adminv1 "github.com/ltsp-fleet/ltsp-fleet/proto/ltsp/admin/v1"
 )
 
@@ -24,7 +24,7 @@ func (a *app) remoteapp() *cobra.Command {
 
 type remoteappView struct {
 	Scope string `json:"scope"`
-	remoteapp.App
+	remoteappFlags
 }
 
 func (a *app) remoteappList() *cobra.Command {
@@ -42,12 +42,12 @@ func (a *app) remoteappList() *cobra.Command {
 				if err != nil {
 					return printer.View{}, err
 				}
-				apps, err := remoteapp.List(tree)
+				apps, err := remoteappsIn(tree)
 				if err != nil {
 					fmt.Fprintf(a.stderr, "note: %s: %s\n", level, plain(err.Error()))
 				}
 				for _, app := range apps {
-					views = append(views, remoteappView{Scope: level, App: app})
+					views = append(views, remoteappView{Scope: level, remoteappFlags: app})
 					rows = append(rows, []string{app.Name, level, app.Title, app.Exec, app.Hosts, app.Categories})
 				}
 			}
@@ -73,7 +73,7 @@ func levelsOf(ctx context.Context, conn *grpc.ClientConn, scope *scopeFlags) ([]
 
 func (a *app) remoteappAdd() *cobra.Command {
 	var scope scopeFlags
-	var app remoteapp.App
+	var app remoteappFlags
 	var hosts []string
 	c := &cobra.Command{
 		Use:   "add NAME",
@@ -87,7 +87,7 @@ func (a *app) remoteappAdd() *cobra.Command {
 				return err
 			}
 			app.Name, app.Hosts = args[0], strings.Join(hosts, " ")
-			f, err := app.Encode()
+			f, err := app.file()
 			if err != nil {
 				return usageError{err}
 			}

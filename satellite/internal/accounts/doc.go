@@ -17,9 +17,15 @@
 //
 // The last known accounts are kept on the disk and stay when the login host can't be reached. Attempts follow after 1 s, doubling up to a minute.
 //
+// # Short lists
+//
+// getent(1) tells no error when a directory fails partway. A remote list that has lost at least 5 users or groups, and more than half of them, stays out until it has been short
+// for an hour of one connection; the system's own accounts (IDs below 1000, nobody) do not count. A longer list, or any of another login host, counts at once.
+//
 // # Metrics
 //
 //	ltsp_satellite_accounts_ok                     1 while the accounts are watched
+//	ltsp_satellite_accounts_held                   1 while the login host's list is much shorter than the known one and does not count yet
 //	ltsp_satellite_accounts_users                  ordinary users that are known
 //	ltsp_satellite_accounts_updates_total          accounts read that were others than before
 //	ltsp_satellite_accounts_failures_total{state}  attempts that failed: unreachable, host-key, denied, error

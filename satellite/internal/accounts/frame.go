@@ -39,27 +39,28 @@ type frames struct {
 
 func newFrames(r io.Reader) *frames { return &frames{r: bufio.NewReaderSize(r, maxLine)} }
 
-// next returns the next accounts. The error is io.EOF at the end, or wraps errFrame, or is the reader's.
-func (f *frames) next() (texts, error) {
+// next returns the next accounts, or alive if nothing has changed. The error is io.EOF at the end, or wraps errFrame, or is the reader's.
+func (f *frames) next() (t texts, alive bool, err error) {
 	for {
 		raw, err := f.r.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			return texts{}, fmt.Errorf("%w: a line of more than %d bytes", errFrame, maxLine)
+			return texts{}, false, fmt.Errorf("%w: a line of more than %d bytes", errFrame, maxLine)
 		}
 		if err != nil {
-			return texts{}, err
+			return texts{}, false, err
 		}
 		line := strings.TrimRight(string(raw), "\r\n")
 		if lengths, ok := strings.CutPrefix(line, accountsMark); ok {
 			f.begun = true
-			return f.body(lengths)
+			t, err := f.body(lengths)
+			return t, false, err
 		}
 		if line == aliveMark {
 			f.begun = true
-			continue
+			return texts{}, true, nil
 		}
 		if f.greeting++; f.begun || f.greeting > maxGreeting {
-			return texts{}, fmt.Errorf("%w: %.80q", errFrame, line)
+			return texts{}, false, fmt.Errorf("%w: %.80q", errFrame, line)
 		}
 	}
 }

@@ -50,7 +50,8 @@ func TestFrames(t *testing.T) {
 			var err error
 			for err == nil {
 				var x texts
-				if x, err = f.next(); err == nil {
+				var alive bool
+				if x, alive, err = f.next(); err == nil && !alive {
 					got = append(got, x)
 				}
 			}
@@ -97,9 +98,12 @@ func FuzzFrames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := newFrames(strings.NewReader(string(in)))
 		for {
-			got, err := r.next()
+			got, alive, err := r.next()
 			if err != nil {
 				return
+			}
+			if alive && got != (texts{}) {
+				t.Fatalf("a sign of life with accounts %q", got)
 			}
 			c, err := clean(got)
 			if err != nil {
@@ -162,7 +166,13 @@ func TestScript(t *testing.T) {
 	}
 	next.Close()
 	f := newFrames(out)
-	got, err := f.next()
+	accounts := func() (t texts, err error) {
+		for alive := true; alive && err == nil; {
+			t, alive, err = f.next()
+		}
+		return t, err
+	}
+	got, err := accounts()
 	if err != nil || got != (texts{"anna:x:1000:1000:Änna %s \\n:/home/anna:/bin/sh", "pupils:x:1000:anna"}) {
 		t.Fatalf("first: %q, %v", got, err)
 	}
@@ -170,7 +180,7 @@ func TestScript(t *testing.T) {
 	if _, err := turn.WriteString("\n\n\n"); err != nil {
 		t.Fatal(err)
 	}
-	if got, err = f.next(); err != nil || got.group != "pupils:x:1000:anna,ben" {
+	if got, err = accounts(); err != nil || got.group != "pupils:x:1000:anna,ben" {
 		t.Fatalf("second: %q, %v", got, err)
 	}
 	// Without a reader it ends: it must not stay behind on the login host when the connection is gone.

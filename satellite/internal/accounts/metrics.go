@@ -24,17 +24,19 @@ func newMetrics(reg prometheus.Registerer, w *Watcher) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
+	one := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
 	gauge := func(name, help string, value func(Status) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "ltsp_satellite_accounts_" + name, Help: help}, func() float64 { return value(w.Status()) })
 	}
 	for _, c := range []prometheus.Collector{
 		m.updates, m.failures,
-		gauge("ok", "1 while the accounts are watched.", func(s Status) float64 {
-			if s.State == OK {
-				return 1
-			}
-			return 0
-		}),
+		gauge("ok", "1 while the accounts are watched.", func(s Status) float64 { return one(s.State == OK) }),
+		gauge("held", "1 while the login host's list is much shorter than the known one and does not count yet.", func(s Status) float64 { return one(s.Held) }),
 		gauge("users", "Ordinary users that are known.", func(s Status) float64 { return float64(s.Users) }),
 	} {
 		if err := reg.Register(c); err != nil {

@@ -90,9 +90,13 @@ func (w *Watcher) watchRemote(ctx context.Context, h config.LoginHost, found fun
 func (w *Watcher) read(r io.Reader, found func(texts) error) error {
 	f := newFrames(r)
 	for {
-		t, err := f.next()
+		t, alive, err := f.next()
 		if err != nil {
 			return err
+		}
+		if alive {
+			w.unchanged()
+			continue
 		}
 		if err := found(t); err != nil {
 			return err

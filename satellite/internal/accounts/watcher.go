@@ -81,6 +81,7 @@ type Status struct {
 	Error     string    // for people; empty if the state is OK or Unset
 	Updated   time.Time // when the accounts were read last; zero: never
 	Users     int       // ordinary users
+	Held      bool      // the login host's list is much shorter than that one, and does not count yet
 }
 
 // Watcher watches the accounts of one login host at a time. Its methods are safe for concurrent use.
@@ -95,6 +96,7 @@ type Watcher struct {
 	host   config.LoginHost
 	status Status
 	last   *last // of host.Address once it is set; nil: none
+	held   *held // of the present connection; nil: none
 }
 
 // last is the last known accounts as they are stored.
@@ -236,6 +238,7 @@ func (w *Watcher) begin(h config.LoginHost) {
 		l = nil
 	}
 	w.mu.Unlock()
+	w.release()
 	w.cfg.Problem("login-host", "")
 	if l != nil {
 		w.cfg.Changed(l.Address, Accounts{Users: l.Users, HostKeys: l.HostKeys})
@@ -252,9 +255,9 @@ func (w *Watcher) watch(ctx context.Context, h config.LoginHost) {
 	for {
 		var err error
 		if h.Address == config.LocalLogin {
-			err = w.watchLocal(ctx, func(t texts, keys []string) error { failures = 0; return w.found(h, t, keys) })
+			err = w.watchLocal(ctx, func(t texts, keys []string) error { failures = 0; return w.found(h, t, keys, w.take) })
 		} else {
-			err = w.watchRemote(ctx, h, func(t texts) error { failures = 0; return w.found(h, t, nil) })
+			err = w.watchRemote(ctx, h, func(t texts) error { failures = 0; return w.found(h, t, nil, w.takeUnlessShort) })
 		}
 		if ctx.Err() != nil {
 			return
@@ -275,8 +278,14 @@ func backoff(failures int) time.Duration {
 	return bound/2 + rand.N(bound/2+1)
 }
 
-// found takes accounts that were read.
-func (w *Watcher) found(h config.LoginHost, t texts, keys []string) error {
+// reading is accounts that were read just now.
+type reading struct {
+	list    *last // never changes
+	dropped int   // lines that were unusable
+}
+
+// found gives take what was read.
+func (w *Watcher) found(h config.LoginHost, t texts, keys []string, take func(reading)) error {
 	c, err := clean(t)
 	if err != nil {
 		return err
@@ -285,28 +294,33 @@ func (w *Watcher) found(h config.LoginHost, t texts, keys []string) error {
 	if err != nil {
 		return fmt.Errorf("encode accounts: %w", err)
 	}
-	now := w.cfg.Now()
+	take(reading{&last{Address: h.Address, Updated: w.cfg.Now(), Count: c.users, Users: users, HostKeys: keys}, c.dropped})
+	return nil
+}
+
+// take makes what was read that which is known.
+func (w *Watcher) take(r reading) {
+	l := r.list
 	w.mu.Lock()
-	l := w.last
-	same := l != nil && l.Address == h.Address && string(l.Users) == string(users) && slices.Equal(l.HostKeys, keys)
-	l = &last{Address: h.Address, Updated: now, Count: c.users, Users: users, HostKeys: keys}
+	before := w.last
+	same := before != nil && before.Address == l.Address && string(before.Users) == string(l.Users) && slices.Equal(before.HostKeys, l.HostKeys)
 	w.last = l
-	w.status.State, w.status.Error, w.status.Updated, w.status.Users = OK, "", now, c.users
+	w.status.State, w.status.Error, w.status.Updated, w.status.Users = OK, "", l.Updated, l.Count
 	w.mu.Unlock()
+	w.release()
 	problem := ""
-	if c.dropped > 0 {
-		problem = fmt.Sprintf("%d accounts of the login host are unusable and were left out: they break the rules of passwd(5) or group(5)", c.dropped)
+	if r.dropped > 0 {
+		problem = fmt.Sprintf("%d accounts of the login host are unusable and were left out: they break the rules of passwd(5) or group(5)", r.dropped)
 	}
 	w.cfg.Problem("accounts", problem)
 	w.cfg.Problem("login-host", "")
 	if same {
-		return nil
+		return
 	}
 	w.metrics.updates.Inc()
-	w.log.Info("accounts of the login host", "addr", h.Address, "users", c.users, "dropped", c.dropped)
+	w.log.Info("accounts of the login host", "addr", l.Address, "users", l.Count, "dropped", r.dropped)
 	w.store(l)
-	w.cfg.Changed(h.Address, Accounts{Users: users, HostKeys: keys})
-	return nil
+	w.cfg.Changed(l.Address, Accounts{Users: l.Users, HostKeys: l.HostKeys})
 }
 
 // store keeps the accounts for when the login host is away at the next start.
@@ -332,6 +346,7 @@ func (w *Watcher) failed(h config.LoginHost, err error, wait time.Duration) {
 	w.status.State, w.status.Error = state, err.Error()
 	updated := w.status.Updated
 	w.mu.Unlock()
+	w.release() // a host that starts lists what it has before its directory is there: the time begins anew
 	w.metrics.failures.WithLabelValues(string(state)).Inc()
 	w.log.Warn("the login host's accounts can't be had", "addr", h.Address, "state", state, "err", err, "dur", wait)
 	kept := "no accounts are known"

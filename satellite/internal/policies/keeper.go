@@ -147,9 +147,9 @@ func (k *Keeper) loadInForce() *set {
 		text, err = io.ReadAll(io.LimitReader(f, maxInForce))
 		err = errors.Join(err, f.Close())
 	}
-	s := new(set)
+	var s *set
 	if err == nil {
-		err = json.Unmarshal(text, s)
+		s, err = parseSet(text)
 	}
 	if err != nil {
 		k.log.Warn("which policy was in force can't be read", "err", err)

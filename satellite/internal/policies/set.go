@@ -1,6 +1,7 @@
 package policies
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -40,6 +41,28 @@ func newSet(d *config.Desired) *set {
 		}
 	}
 	return s
+}
+
+// parseSet reads a stored set. What upstream would not take for a policy is an error: a set without a level is in force, too, and takes all policy from clients.
+func parseSet(text []byte) (*set, error) {
+	s := new(set)
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, err
+	}
+	if s.Site == "" {
+		return nil, errors.New("the set names no site")
+	}
+	seen := make(map[string]bool)
+	for _, l := range s.Layers {
+		if err := agentproto.CheckScope(l.Scope); err != nil {
+			return nil, err
+		}
+		if seen[l.Scope] || l.Number == 0 || l.Size <= 0 || l.Size > agentproto.MaxBlob {
+			return nil, fmt.Errorf("%s is named twice, or is version %d of %d bytes", l.Scope, l.Number, l.Size)
+		}
+		seen[l.Scope] = true
+	}
+	return s, nil
 }
 
 // same tells whether both sets mean the same for every client.
