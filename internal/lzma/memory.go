@@ -21,6 +21,9 @@ var limit sync.Mutex // held while the program's memory limit is changed
 // leastHeap is what the memory limit leaves to the heap at least.
 const leastHeap = 32 << 20
 
+// large is from how many bytes on the heap's garbage is given back to the system first: by itself that would take a while.
+const large = 64 << 20
+
 // lower takes n bytes, which may be negative, off the program's memory limit; it tells whether there is one that allows it.
 func lower(n int) bool {
 	limit.Lock()
@@ -30,6 +33,9 @@ func lower(n int) bool {
 		return false
 	}
 	debug.SetMemoryLimit(was - int64(n))
+	if n >= large {
+		debug.FreeOSMemory()
+	}
 	return true
 }
 
@@ -39,12 +45,16 @@ const hugePages = 14 // MADV_HUGEPAGE
 // make returns n zeros, which are valid until the next call of make or free.
 func (t *table) make(n int) ([]uint32, error) {
 	t.free()
+	t.limited = lower(4 * n)
 	b, err := syscall.Mmap(-1, 0, 4*n, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
 	if err != nil {
+		if t.limited {
+			lower(-4 * n)
+		}
 		return nil, fmt.Errorf("map %d bytes: %w", 4*n, err)
 	}
 	_ = syscall.Madvise(b, hugePages) // some kernels have none, and are slower
-	t.bytes, t.limited = b, lower(len(b))
+	t.bytes = b
 	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(b))), n), nil
 }
 

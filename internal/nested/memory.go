@@ -64,6 +64,7 @@ func xzFindMemory(b []byte, limit Limits) int64 {
 		}
 		need := info.Plain
 		if !limit.Unproved {
+			p.Preset = Preset6 // no other takes more
 			need += int64(n) + lzma.EncoderMemory(p.encoder(), info.Plain)
 		}
 		most = max(most, need)
