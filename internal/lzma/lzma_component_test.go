@@ -92,15 +92,19 @@ func TestPresetsAreTheirs(t *testing.T) {
 	}
 }
 
-// TestParamSets compares parameters drawn by chance, small dictionaries among them, with every kind and size of data.
+// TestParamSets compares parameters drawn by chance, small dictionaries among them, with every kind of data in half of the
+// sizes.
 func TestParamSets(t *testing.T) {
 	r := source(9)
 	var e lzma.Encoder
 	defer e.Close()
 	finders := []lzma.Finder{lzma.BT4, lzma.BT4, lzma.BT3, lzma.BT2, lzma.HC4, lzma.HC3}
 	dicts := []uint32{lzma.MinDict, 5000, 1 << 15, 100_003, 1 << 17, 3 << 19}
-	for _, s := range samples {
-		for _, n := range sizes {
+	for k, s := range samples {
+		for i, n := range sizes {
+			if (i+k)%2 != 0 {
+				continue
+			}
 			p := lzma.Params{
 				Dict: dicts[r.IntN(len(dicts))], LC: r.IntN(5), PB: r.IntN(5), Nice: 2 + r.IntN(272), Depth: r.IntN(3) * r.IntN(60),
 				Mode: lzma.Normal, Finder: finders[r.IntN(len(finders))],
@@ -121,7 +125,7 @@ func TestParamSets(t *testing.T) {
 func TestChunks(t *testing.T) {
 	var e lzma.Encoder
 	defer e.Close()
-	for _, n := range []int{1<<21 - 274, 1<<21 - 273, 1<<21 - 272, 1<<21 - 1, 1 << 21, 1<<21 + 1, 5 << 20} {
+	for _, n := range []int{1<<21 - 274, 1<<21 - 273, 1<<21 - 272, 1<<21 + 1, 5 << 20} {
 		for _, s := range []sample{samples[0], samples[5]} {
 			compare(t, s.name, &e, preset(t, 6, false), s.make(n))
 			compare(t, s.name, &e, preset(t, 1, false), s.make(n))
@@ -189,7 +193,7 @@ func tools(tb testing.TB, size int) []byte {
 
 // TestLarge packs a large program like the kernel's payload, and with a dictionary that it leaves far behind.
 func TestLarge(t *testing.T) {
-	data := tools(t, 12<<20)
+	data := tools(t, 9<<20)
 	for _, dict := range []uint32{32 << 20, 1 << 20} {
 		p := preset(t, 6, false)
 		p.Dict = dict
@@ -201,7 +205,7 @@ func TestLarge(t *testing.T) {
 		if plain, err := lzma.DecodeXZ(want, int64(len(data))); err != nil || !bytes.Equal(plain, data) {
 			t.Errorf("unpacked %d bytes (%v)", len(plain), err)
 		}
-		data = data[:6<<20]
+		data = data[:3<<20]
 	}
 }
 

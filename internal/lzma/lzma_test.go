@@ -20,7 +20,7 @@ import (
 //go:embed testdata/golden.txt
 var golden string
 
-var goldenSizes = []int{0, 1, 3, 300, 70_000}
+var goldenSizes = []int{0, 1, 3, 300, 25_000}
 
 func goldenParams(tb testing.TB) []lzma.Params {
 	small := lzma.Params{Dict: 1 << 16, LC: 0, LP: 2, PB: 1, Nice: 20, Depth: 5, Mode: lzma.Normal, Finder: lzma.BT2}
@@ -65,7 +65,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestRoundTrip goes through encoders of all kinds with every kind and size of data, and inputs one after the other.
+// TestRoundTrip gives every kind of data in a third of the sizes to encoders of all kinds, which have one input after the other.
 func TestRoundTrip(t *testing.T) {
 	list := append(goldenParams(t), lzma.Params{Dict: lzma.MinDict, LC: 4, PB: 4, Nice: 2, Depth: 1, Mode: lzma.Normal, Finder: lzma.HC4})
 	encoders := make([]*lzma.Encoder, len(list))
@@ -74,13 +74,15 @@ func TestRoundTrip(t *testing.T) {
 	}
 	for k, s := range samples {
 		for i, n := range sizes {
-			roundTrip(t, s.name, encoders[(i+k)%len(list)], s.make(n))
+			if (i+k)%3 == 0 {
+				roundTrip(t, s.name, encoders[(i/3+k)%len(list)], s.make(n))
+			}
 		}
 	}
-	for _, n := range []int{1<<21 - 274, 1<<21 - 273, 1<<21 - 1, 1 << 21, 1<<21 + 1, 5 << 20} {
+	for _, n := range []int{1<<21 - 273, 1<<21 + 1} {
 		roundTrip(t, "zero", encoders[3], make([]byte, n))
 	}
-	roundTrip(t, "mixed", encoders[3], mixed(3<<20))
+	roundTrip(t, "mixed", encoders[3], mixed(400_000))
 }
 
 func roundTrip(t *testing.T, name string, e *lzma.Encoder, data []byte) {
@@ -118,7 +120,7 @@ func TestDamage(t *testing.T) {
 		t.Errorf("with a byte more: %v", err)
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 3000 {
+	for range 1000 {
 		bad := bytes.Clone(packed)
 		bad[r.IntN(len(bad))] ^= 1 << r.IntN(8)
 		out, err := lzma.DecodeLZMA2(nil, bad, 6000)
