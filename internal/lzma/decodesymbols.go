@@ -2,7 +2,8 @@ package lzma
 
 import "encoding/binary"
 
-// symbols unpacks a chunk up to the byte end of the output, and returns false when that cannot be.
+// symbols unpacks a chunk up to the byte end of the output, and returns false when that cannot be. It keeps the range decoder in
+// variables of its own, and gives it back around match.
 func (d *decoder) symbols(end int) bool {
 	out, at, state := d.out, d.at, d.state
 	posMask, literalMask := 1<<d.pb-1, 1<<d.lp-1
@@ -56,18 +57,13 @@ func (d *decoder) symbols(end int) bool {
 				p := &probs[offset+other&offset+node]
 				prob := uint32(*p)
 				bound := width >> probBits * prob
-				if code < bound {
-					width = bound
-					*p = uint16(prob + (probOne-prob)>>moveBits)
-					node <<= 1
-					offset &^= other
-				} else {
-					width -= bound
-					code -= bound
-					*p = uint16(prob - prob>>moveBits)
-					node = node<<1 | 1
-					offset &= other
-				}
+				zero := uint32((int64(code) - int64(bound)) >> 63)
+				width -= bound
+				width ^= zero & (width ^ bound)
+				code -= bound &^ zero
+				*p = uint16(prob - uint32(int32(prob+zero&roundUp)>>moveBits))
+				node = node<<1 + 1 + zero
+				offset &= other ^ zero
 			}
 		}
 		for node < 0x100 {
@@ -79,16 +75,12 @@ func (d *decoder) symbols(end int) bool {
 			p := &probs[node]
 			prob := uint32(*p)
 			bound := width >> probBits * prob
-			if code < bound {
-				width = bound
-				*p = uint16(prob + (probOne-prob)>>moveBits)
-				node <<= 1
-			} else {
-				width -= bound
-				code -= bound
-				*p = uint16(prob - prob>>moveBits)
-				node = node<<1 | 1
-			}
+			zero := uint32((int64(code) - int64(bound)) >> 63)
+			width -= bound
+			width ^= zero & (width ^ bound)
+			code -= bound &^ zero
+			*p = uint16(prob - uint32(int32(prob+zero&roundUp)>>moveBits))
+			node = node<<1 + 1 + zero
 		}
 		out[at] = byte(node)
 		at++

@@ -73,7 +73,11 @@ func (r *rangeDecoder) bit(p *uint16) uint32 {
 	return 1
 }
 
-// tree reads n bits, the highest first.
+// roundUp makes the shift of a probability that grows round as it does when the difference to probOne is shifted.
+const roundUp = 1<<32 + 1<<moveBits - 1 - probOne
+
+// tree reads n bits, the highest first. Most bits of a tree cannot be foreseen, so they are read without a branch: zero is all ones
+// for a 0.
 func (r *rangeDecoder) tree(probs []uint16, n int) uint32 {
 	in, next, width, code := r.in, r.next, r.width, r.code
 	node := uint32(1)
@@ -83,18 +87,15 @@ func (r *rangeDecoder) tree(probs []uint16, n int) uint32 {
 			code = code<<8 | uint32(in[next])
 			next++
 		}
-		prob := uint32(probs[node])
+		p := &probs[node]
+		prob := uint32(*p)
 		bound := width >> probBits * prob
-		if code < bound {
-			width = bound
-			probs[node] = uint16(prob + (probOne-prob)>>moveBits)
-			node <<= 1
-		} else {
-			width -= bound
-			code -= bound
-			probs[node] = uint16(prob - prob>>moveBits)
-			node = node<<1 | 1
-		}
+		zero := uint32((int64(code) - int64(bound)) >> 63)
+		width -= bound
+		width ^= zero & (width ^ bound)
+		code -= bound &^ zero
+		*p = uint16(prob - uint32(int32(prob+zero&roundUp)>>moveBits))
+		node = node<<1 + 1 + zero
 	}
 	r.next, r.width, r.code = next, width, code
 	return node - 1<<n
