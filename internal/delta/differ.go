@@ -12,7 +12,7 @@ import (
 const (
 	// maxBases is how many old files a new one is compared with.
 	maxBases = 3
-	// maxReference bounds the old content that a piece is compared with, unless it is a single file.
+	// maxReference bounds the old content that a piece is compared with.
 	maxReference = 64 << 20
 	// windowSteps is in how many steps a window passes its own length, over content that is too long to be compared with as a whole: pieces of
 	// a long file share its index that way.
@@ -133,12 +133,8 @@ func (d *differ) bases(s *shape, p *piece, at, n int64) []extent {
 	}
 	var out []extent
 	left := d.windowLimit()
-	for i, b := range d.pairs.Bases(f.Paths, f.Size, maxBases) {
-		size := d.old.model.files[b].Size
-		if i == 0 {
-			left = max(left, min(size, d.wholeLimit()))
-		}
-		e := window(size, p.off+at, n, f.Size, left)
+	for _, b := range d.pairs.Bases(f.Paths, f.Size, maxBases) {
+		e := window(d.old.model.files[b].Size, p.off+at, n, f.Size, left)
 		e.addr += d.old.model.addr[b]
 		out = append(out, e)
 		if left -= e.n; left < 1<<20 {
@@ -148,10 +144,7 @@ func (d *differ) bases(s *shape, p *piece, at, n int64) []extent {
 	return out
 }
 
-// wholeLimit is how long a file may be that is compared with as a whole.
-func (d *differ) wholeLimit() int64 { return d.memory / 16 * 5 }
-
-// windowLimit bounds the old content that a piece is compared with otherwise.
+// windowLimit bounds the old content that a piece is compared with.
 func (d *differ) windowLimit() int64 { return min(maxReference, d.memory/8) }
 
 // streamBases gives the plaintexts of the declared streams of the old files that a file resembles, for n bytes at offset at of a plaintext of
@@ -192,9 +185,6 @@ func (d *differ) referenceSize(ext []extent) (size, index int64) {
 		n += e.n
 	}
 	index = d.memory / 6
-	if n > maxReference {
-		index = d.memory / 8
-	}
 	return n + indexMemory(n, index), index
 }
 

@@ -97,30 +97,39 @@ func (m *maker) newStreams(ctx context.Context, file int32) ([]stream, error) {
 
 // search finds the streams in a file, unless skip says that it is not worth it.
 func (m *maker) search(ctx context.Context, im *image, file int32, limits nested.Limits, skip func(data []byte) bool) ([]stream, error) {
+	var need int64
+	err := m.withFile(ctx, im, file, 0, func(data []byte) {
+		if !skip(data) {
+			need = nested.FindMemory(data, limits)
+		}
+	})
+	if err != nil || need == 0 || need > m.searching.limit-im.model.files[file].Size {
+		return nil, err
+	}
+	// Few files come so far: they are read once more rather than kept while others are searched.
+	var out []stream
+	err = m.withFile(ctx, im, file, need, func(data []byte) {
+		for _, s := range nested.Find("", data, limits) {
+			out = append(out, stream{file: file, off: s.Offset, n: s.Length, plain: s.PlainLength, codec: s.Codec, params: s.Params})
+		}
+	})
+	return out, err
+}
+
+// withFile calls f with the content of a file when there is memory for it and as much again as extra says.
+func (m *maker) withFile(ctx context.Context, im *image, file int32, extra int64, f func(data []byte)) error {
 	size := im.model.files[file].Size
-	release, err := m.searching.take(ctx, size)
+	release, err := m.searching.take(ctx, size+extra)
 	if err != nil {
-		return nil, err
-	}
-	data := make([]byte, size)
-	if err := im.content.readFile(data, file, 0); err != nil || skip(data) {
-		release()
-		return nil, err
-	}
-	need := nested.FindMemory(data, limits)
-	release() // for a moment there is more than was taken; the others wait for more than that
-	if need == 0 || need > m.searching.limit-size {
-		return nil, nil
-	}
-	if release, err = m.searching.take(ctx, size+need); err != nil {
-		return nil, err
+		return err
 	}
 	defer release()
-	var out []stream
-	for _, s := range nested.Find("", data, limits) {
-		out = append(out, stream{file: file, off: s.Offset, n: s.Length, plain: s.PlainLength, codec: s.Codec, params: s.Params})
+	data := make([]byte, size)
+	if err := im.content.readFile(data, file, 0); err != nil {
+		return err
 	}
-	return out, nil
+	f(data)
+	return nil
 }
 
 // declareStreams opens the old files that resemble files with streams, so that their plaintexts can be referred to.
