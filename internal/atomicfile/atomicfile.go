@@ -9,7 +9,7 @@ import (
 )
 
 // Write replaces the file at path by data with the permissions perm: temporary file in the same directory, fsync, rename, fsync of the
-// directory. On error the old file is untouched.
+// directory. On error the old file is untouched. What is there and no regular file, such as a device, is not replaced.
 func Write(path string, data []byte, perm os.FileMode) error {
 	return WriteFunc(path, perm, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -19,6 +19,9 @@ func Write(path string, data []byte, perm os.FileMode) error {
 
 // WriteFunc is Write for content that fill produces.
 func WriteFunc(path string, perm os.FileMode, fill func(io.Writer) error) error {
+	if err := Replaceable(path); err != nil {
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-"+filepath.Base(path)+"-*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -29,6 +32,14 @@ func WriteFunc(path string, perm os.FileMode, fill func(io.Writer) error) error 
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// Replaceable refuses what must not be replaced by a renamed file: a device, a pipe, a directory, or a link to one.
+func Replaceable(path string) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("write %s: it is there and no regular file", path)
+	}
+	return nil
 }
 
 func finish(f *os.File, path string, perm os.FileMode, fill func(io.Writer) error) error {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -46,5 +48,26 @@ func TestFailedFillLeavesOldFile(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 1 {
 		t.Fatalf("%d files left, want 1", len(left))
+	}
+}
+
+// TestWriteReplacesFilesOnly: a pipe, or a device such as /dev/null, stays what it is, also behind a link.
+func TestWriteReplacesFilesOnly(t *testing.T) {
+	dir := t.TempDir()
+	pipe, link := filepath.Join(dir, "pipe"), filepath.Join(dir, "link")
+	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Symlink("pipe", link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, link, dir} {
+		before, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Write(path, []byte("x"), 0o600); err == nil || !strings.Contains(err.Error(), "no regular file") {
+			t.Errorf("%s gives %v", path, err)
+		}
+		if after, err := os.Lstat(path); err != nil || after.Mode() != before.Mode() {
+			t.Errorf("%s has become %v, error %v", path, after, err)
+		}
 	}
 }

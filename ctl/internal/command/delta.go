@@ -214,6 +214,9 @@ func applyDelta(ctx context.Context, oldName, deltaName, out string, opt delta.O
 	if err != nil {
 		return delta.Identity{}, fmt.Errorf("%s: %w", deltaName, err)
 	}
+	if err := atomicfile.Replaceable(out); err != nil {
+		return delta.Identity{}, err
+	}
 	temp, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+"-")
 	if err != nil {
 		return delta.Identity{}, err

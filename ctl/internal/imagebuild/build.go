@@ -54,6 +54,9 @@ func Build(ctx context.Context, o Options) (Result, error) {
 	if err := o.check(); err != nil {
 		return Result{}, err
 	}
+	if err := atomicfile.Replaceable(o.Output); err != nil {
+		return Result{}, err
+	}
 	temp, err := os.MkdirTemp(filepath.Dir(o.Output), ".ltspctl-build-")
 	if err != nil {
 		return Result{}, fmt.Errorf("make room for the image: %w", err)
