@@ -198,6 +198,24 @@ func (r *Receiver) DecodeGroup(ctx context.Context, g int, wire []byte, emit fun
 	return nil
 }
 
+// Heavy tells whether decoding group g takes more than half of the memory that there is for all groups, so that others would wait for it: a kernel's takes
+// half a minute. Bytes that are no group are not; DecodeGroup tells what is wrong with them.
+func (r *Receiver) Heavy(g int, wire []byte) bool {
+	if g < 0 || g >= len(r.idx.Groups) {
+		return false
+	}
+	mc := r.groups.coders.get()
+	defer r.groups.coders.put(mc)
+	units := r.layout.unitsOf(g)
+	f := newFields(wire, mc)
+	sh, err := r.groups.readHead(f, units)
+	if err != nil || len(sh.streams) == 0 {
+		return false // without streams a group is not long enough
+	}
+	ops, err := r.groups.readOps(f, sh)
+	return err == nil && sh.memory(ops)+r.excess(units, wire) > r.memory.limit/2
+}
+
 // decodeGroup decodes the units of one group and emits their stored bytes.
 func (r *Receiver) decodeGroup(ctx context.Context, g int, wire []byte, emit func(off int64, stored []byte) error) error {
 	units := r.layout.unitsOf(g)

@@ -58,6 +58,7 @@ type board struct {
 type group struct {
 	state   groupState
 	urgent  bool
+	heavy   bool  // its decoding keeps others from theirs
 	refused int   // times that wrong bytes came
 	bytes   int64 // of the disk that it brings
 	upTo    int64 // bytes of it below this offset of the disk are counted off
@@ -205,7 +206,7 @@ func (b *board) nextSpan(anyOne bool) (s int, ok bool) {
 	return s, ok
 }
 
-// nextDecode hands out a group to be decoded.
+// nextDecode hands out a group to be decoded: of those that nobody waits for, the heavy ones last, when they keep no other from anything.
 func (b *board) nextDecode() (g int, ok bool) {
 	ready := func(g int) bool {
 		return b.groups[g].state == here && !slices.ContainsFunc(b.info[g].Needs, func(n int) bool { return b.groups[n].state != decoded })
@@ -213,7 +214,9 @@ func (b *board) nextDecode() (g int, ok bool) {
 	b.urgentGroups = slices.DeleteFunc(b.urgentGroups, func(g int) bool { return b.groups[g].state == decoded })
 	if i := slices.IndexFunc(b.urgentGroups, ready); i >= 0 {
 		g = b.urgentGroups[i]
-	} else if i := slices.IndexFunc(b.order, func(g int32) bool { return ready(int(g)) }); i >= 0 {
+	} else if i := slices.IndexFunc(b.order, func(g int32) bool { return ready(int(g)) && !b.groups[g].heavy }); i >= 0 {
+		g = int(b.order[i])
+	} else if i := slices.IndexFunc(b.order, func(g int32) bool { return ready(int(g)) }); i >= 0 && !b.comingGroups() {
 		g = int(b.order[i])
 	} else {
 		return 0, false
@@ -262,6 +265,23 @@ func (b *board) undecode(g int) {
 	if b.groups[g].state == decoding {
 		b.groups[g].state = here
 	}
+}
+
+// comingGroups tells whether there are groups that are not heavy, as far as is known, and may have to be decoded before anything else is.
+func (b *board) comingGroups() bool {
+	return slices.ContainsFunc(b.groups, func(g group) bool {
+		return !g.heavy && (g.state == missing || g.state == fetching || g.state == decoding)
+	})
+}
+
+// postpone gives back a group that nextDecode handed out, because it is heavy; it tells whether that is so, and nobody waits for it.
+func (b *board) postpone(g int) bool {
+	if b.groups[g].heavy || b.groups[g].urgent {
+		return false
+	}
+	b.groups[g].heavy = true
+	b.undecode(g)
+	return true
 }
 
 // missingGroups tells whether there is anything to fetch.

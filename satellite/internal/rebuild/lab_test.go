@@ -30,7 +30,9 @@ type shape struct {
 	level1   []hash
 	incoming io.ReaderAt // the disk file, for groups that need others
 	hostile  func(g int, emit func(int64, []byte) error) error
+	heavy    func(g int) bool
 	decodes  map[int]int
+	sequence []int // groups as they were decoded
 	mu       sync.Mutex
 }
 
@@ -175,9 +177,12 @@ func (s *shape) Piece(p int64) (hash, bool) { h, ok := s.hashes[p]; return h, ok
 
 func (s *shape) Level1() [][32]byte { return s.level1 }
 
+func (s *shape) Heavy(g int, _ []byte) bool { return s.heavy != nil && s.heavy(g) }
+
 func (s *shape) DecodeGroup(ctx context.Context, g int, wire []byte, emit func(int64, []byte) error) error {
 	s.mu.Lock()
 	s.decodes[g]++
+	s.sequence = append(s.sequence, g)
 	hostile := s.hostile
 	s.mu.Unlock()
 	if sha256.Sum256(wire) != s.groups[g].SHA256 {

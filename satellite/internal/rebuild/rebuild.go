@@ -37,6 +37,7 @@ var (
 type Decoder interface {
 	Layout() []delta.Region
 	Bytes(reg delta.Region) []byte
+	Heavy(g int, wire []byte) bool
 	DecodeGroup(ctx context.Context, g int, wire []byte, emit func(off int64, stored []byte) error) error
 }
 

@@ -46,6 +46,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 7))
 			l := newLab(t, newShape(t, seed, size, 10+int(seed)))
+			if seed%2 == 1 {
+				l.s.heavy = func(g int) bool { return g%3 == 0 }
+			}
 			arrived := make(map[int]bool)
 			for life := 0; ; life++ {
 				if life > 200 {
@@ -504,5 +507,44 @@ func TestFirstGroupsComeFirst(t *testing.T) {
 	got := [][]int{r.board.nextFetch(false, 1), r.board.nextFetch(false, 1), r.board.nextFetch(false, 1), r.board.nextFetch(true, 1)}
 	if want := fmt.Sprint([][]int{{int(last)}, {5}, {0}, nil}); fmt.Sprint(got) != want {
 		t.Errorf("fetched in the order %v, want %v", got, want)
+	}
+}
+
+// TestHeavyGroupsComeLast: a group that keeps others from being decoded waits for all that do not need it; a reader does not wait for the others.
+func TestHeavyGroupsComeLast(t *testing.T) {
+	t.Parallel()
+	heavy := func(g int) bool { return g == 0 || g == 2 }
+	s := newShape(t, 13, 20*pieceBytes, 60)
+	s.heavy = heavy
+	l := newLab(t, s)
+	if err := l.open().Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.same()
+	first := slices.IndexFunc(s.sequence, heavy)
+	for i, g := range s.sequence {
+		if !heavy(g) && len(s.groups[g].Needs) == 0 && i > first {
+			t.Errorf("group %d was decoded after a heavy one: %v", g, s.sequence)
+		}
+	}
+	if len(s.sequence) != len(s.groups) {
+		t.Errorf("%d groups were decoded %d times", len(s.groups), len(s.sequence))
+	}
+
+	s = newShape(t, 13, 20*pieceBytes, 60)
+	s.heavy = heavy
+	l = newLab(t, s)
+	r := l.open()
+	r.SetFill(false)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	wanted := s.layout[slices.IndexFunc(s.layout, func(r delta.Region) bool { return r.Kind == delta.RegionGroup && r.Group == 2 })]
+	if err := r.Wait(t.Context(), wanted.Off, wanted.Len); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }

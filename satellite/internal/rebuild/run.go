@@ -111,6 +111,9 @@ func (r *Rebuild) decode(ctx context.Context, g int, d *desk) error {
 	if _, err := r.cfg.Delta.ReadAt(wire, info.Offset); err != nil {
 		return r.reread(g, fmt.Errorf("read group %d of the delta: %w", g, err))
 	}
+	if r.cfg.Heavy(g, wire) && r.postpone(g) {
+		return nil
+	}
 	e := emission{b: r.board, g: g}
 	start := time.Now()
 	var own error // of our own making, not the decoder's
@@ -139,6 +142,14 @@ func (r *Rebuild) decode(ctx context.Context, g int, d *desk) error {
 	r.meter.decodedTime += time.Since(start)
 	r.cond.Broadcast()
 	return nil
+}
+
+// postpone is the board's.
+func (r *Rebuild) postpone(g int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cond.Broadcast()
+	return r.board.postpone(g)
 }
 
 // emitted takes one block of a group.

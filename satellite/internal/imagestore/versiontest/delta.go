@@ -134,6 +134,9 @@ func (d *Delta) Piece(p int64) ([32]byte, bool) { h, ok := d.hashes[p]; return h
 // Level1 is as delta.Index's.
 func (d *Delta) Level1() [][32]byte { return d.level1 }
 
+// Heavy is as delta.Receiver's: no group is.
+func (d *Delta) Heavy(int, []byte) bool { return false }
+
 // DecodeGroup is as delta.Receiver's.
 func (d *Delta) DecodeGroup(_ context.Context, g int, wire []byte, emit func(off int64, stored []byte) error) error {
 	d.mu.Lock()
