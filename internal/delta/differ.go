@@ -184,7 +184,7 @@ func (d *differ) referenceSize(ext []extent) (size, index int64) {
 	for _, e := range ext {
 		n += e.n
 	}
-	index = d.memory / 6
+	index = d.memory / 8
 	return n + indexMemory(n, index), index
 }
 

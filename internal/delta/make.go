@@ -330,7 +330,7 @@ func (m *maker) takeDraft(ctx context.Context, sh *shape) (release func(), err e
 	n, ref := sh.contentLen(), m.differ.referenceMemory(sh)
 	least := sh.rawLen + n + verbatim
 	most := least + 2*n + literalMemory(n)
-	return m.rec.memory.take(ctx, max(least, min(most, m.rec.memory.limit-ref)), ref)
+	return m.rec.memory.take(ctx, max(least, min(most, m.rec.memory.usual-ref)), ref)
 }
 
 // draftGroup makes the bytes of a group.

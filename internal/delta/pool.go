@@ -7,10 +7,12 @@ import (
 )
 
 // pool lends memory to groups that are encoded or decoded, and keeps references, the indexed old content that they are compared with, up to
-// what the groups leave. Nobody can wait for ever: a group waits for its own memory before it takes anything, and is let in only if
+// what the groups leave. Usually that is usual bytes in all, which leaves the garbage collector some room; a group that needs more gets it, up
+// to limit, when it is alone. Nobody can wait for ever: a group waits for its own memory before it takes anything, and is let in only if
 // the longest of the references that groups may ask for would fit beside them all once the idle ones are dropped. Safe for concurrent use.
 type pool struct {
 	limit  int64
+	usual  int64
 	turn   chan struct{} // held by the one group that waits to be let in, so that a large one is not passed by small ones
 	mu     sync.Mutex
 	claims map[*claim]bool
@@ -38,7 +40,7 @@ type cachedReference struct {
 }
 
 func newPool(limit int64) *pool {
-	return &pool{limit: limit, turn: make(chan struct{}, 1), claims: make(map[*claim]bool), items: make(map[string]*cachedReference),
+	return &pool{limit: limit, usual: limit / 100 * 72, turn: make(chan struct{}, 1), claims: make(map[*claim]bool), items: make(map[string]*cachedReference),
 		idle: list.New(), freed: make(chan struct{})}
 }
 
@@ -76,7 +78,12 @@ func (p *pool) admit(c *claim) (freed chan struct{}, ok bool) {
 	for o := range p.claims {
 		longest = max(longest, o.reference)
 	}
-	if p.work+c.work+longest > p.limit || !p.shrink(p.limit-p.work-c.work) {
+	limit := p.usual
+	if len(p.claims) == 0 {
+		limit = p.limit
+	}
+	p.shrink(p.usual - p.work - c.work)
+	if p.work+c.work+longest > limit || p.used > p.limit-p.work-c.work {
 		return p.freed, false
 	}
 	p.claims[c] = true
@@ -84,12 +91,11 @@ func (p *pool) admit(c *claim) (freed chan struct{}, ok bool) {
 	return nil, true
 }
 
-// shrink drops idle references until all take at most limit, or tells that this is impossible; the caller holds the lock.
-func (p *pool) shrink(limit int64) bool {
+// shrink drops idle references until all take at most limit, as far as that is possible; the caller holds the lock.
+func (p *pool) shrink(limit int64) {
 	for p.used > limit && p.idle.Len() > 0 {
 		p.drop(p.idle.Remove(p.idle.Back()).(*cachedReference))
 	}
-	return p.used <= limit
 }
 
 func (p *pool) end(c *claim) {
@@ -142,7 +148,7 @@ func (p *pool) enter(ctx context.Context, key string, size int64) (it *cachedRef
 			p.mu.Unlock()
 			return it, true, nil
 		}
-		if p.shrink(p.limit - p.work - size) {
+		if p.shrink(p.usual - p.work - size); p.used <= p.limit-p.work-size {
 			it = &cachedReference{key: key, size: size, users: 1, ready: make(chan struct{})}
 			p.items[key] = it
 			p.used += size
@@ -170,6 +176,7 @@ func (p *pool) leave(it *cachedReference) {
 		p.drop(it)
 	} else {
 		it.place = p.idle.PushFront(it)
+		p.shrink(p.usual - p.work)
 	}
 	p.wake()
 }

@@ -67,6 +67,7 @@ func TestPoolNeverExceeded(t *testing.T) {
 // TestPoolKeepsReferences: what is idle is found again, until a group needs its memory.
 func TestPoolKeepsReferences(t *testing.T) {
 	p := newPool(100)
+	p.usual = 100
 	made := 0
 	use := func(key string, size int64) {
 		t.Helper()
@@ -155,5 +156,43 @@ func TestPoolErrors(t *testing.T) {
 		if _, _, err := p.get(ctx, "b", 10, madeReference); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a reference that waits gives %v", err)
 		}
+	})
+}
+
+// TestPoolUsually: more than usual is for one group alone; idle references do not take it.
+func TestPoolUsually(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPool(100)
+		p.usual = 60
+		for _, key := range []string{"a", "b"} {
+			_, leave, err := p.get(t.Context(), key, 40, madeReference)
+			if err != nil {
+				t.Fatal(err)
+			}
+			leave()
+		}
+		if p.used != 40 || p.items["b"] == nil {
+			t.Errorf("%d bytes are kept, want the last 40", p.used)
+		}
+		large, err := p.take(t.Context(), 70, 30)
+		if err != nil || p.used != 0 {
+			t.Fatalf("%d bytes are kept beside a large group, error %v", p.used, err)
+		}
+		in := make(chan func())
+		go func() {
+			small, err := p.take(t.Context(), 10, 0)
+			if err != nil {
+				t.Error(err)
+			}
+			in <- small
+		}()
+		synctest.Wait()
+		select {
+		case <-in:
+			t.Error("a large group was not alone")
+		default:
+		}
+		large()
+		(<-in)()
 	})
 }
