@@ -349,3 +349,37 @@ func TestContentOfNew(t *testing.T) {
 		t.Errorf("%d files lie in copied blocks and %d in changed ones, want some of both", copied, changed)
 	}
 }
+
+// TestHeavy: a group is heavy by the memory that it takes, of which a nested stream's encoder is most, against that of the receiver.
+func TestHeavy(t *testing.T) {
+	golden, old := testdata(t, "golden-2.delta"), testdata(t, "old.squashfs")
+	x, err := ParseIndex(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := x.Groups[0]
+	wire := golden[d.Offset : d.Offset+d.Length]
+	for _, tc := range []struct {
+		name   string
+		memory int64
+		wire   []byte
+		g      int
+		want   bool
+	}{
+		{"much memory", 0, wire, 0, false},
+		{"little memory", 1 << 20, wire, 0, true},
+		{"no group", 1 << 20, wire[:20], 0, false},
+		{"no such group", 1 << 20, wire, 1, false},
+	} {
+		r, err := NewReceiver(t.Context(), x, source(old), Options{MemoryBytes: tc.memory})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Heavy(tc.g, tc.wire); got != tc.want {
+			t.Errorf("%s: heavy %v, want %v", tc.name, got, tc.want)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
