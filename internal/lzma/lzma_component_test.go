@@ -9,7 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/ltsp-fleet/ltsp-fleet/internal/lzma"
@@ -173,12 +173,17 @@ func TestThreads(t *testing.T) {
 // tools returns the Go tools, one after the other, as a large program.
 func tools(tb testing.TB, size int) []byte {
 	tb.Helper()
-	files, err := filepath.Glob(filepath.Join(runtime.GOROOT(), "pkg", "tool", runtime.GOOS+"_"+runtime.GOARCH, "*"))
+	out, err := exec.CommandContext(tb.Context(), "go", "env", "GOROOT", "GOTOOLDIR").Output()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	root, dir, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	var all []byte
-	for _, f := range append([]string{filepath.Join(runtime.GOROOT(), "bin", "go")}, files...) {
+	for _, f := range append([]string{filepath.Join(root, "bin", "go")}, files...) {
 		b, err := os.ReadFile(f)
 		if err != nil {
 			tb.Fatal(err)
