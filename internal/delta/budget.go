@@ -46,5 +46,5 @@ func memoryError(n, limit int64) error {
 
 // HeapLimit is the soft limit (runtime/debug.SetMemoryLimit) for a program that calls Make, Apply or a Receiver with memoryBytes as
 // Options.MemoryBytes and does nothing else: with it the process takes about memoryBytes. Without a limit the collector would let garbage pile up to as much as is
-// in use. A sixteenth is left for what the collector does not see: the program, the C encoders.
-func HeapLimit(memoryBytes int64) int64 { return memoryBytes / 16 * 15 }
+// in use. An eighth is left for what the collector does not see: the program, the C encoders, and what has not been given back yet.
+func HeapLimit(memoryBytes int64) int64 { return memoryBytes / 8 * 7 }
