@@ -46,9 +46,11 @@ func TestPoolNeverExceeded(t *testing.T) {
 							t.Error(err)
 							return
 						}
+						p.mu.Lock()
 						if p.work+p.used > limit {
 							t.Errorf("%d for groups and %d for references", p.work, p.used)
 						}
+						p.mu.Unlock()
 						time.Sleep(time.Duration(r.IntN(5)) * time.Millisecond)
 						leave()
 					}
@@ -122,6 +124,8 @@ func TestPoolLargeGroup(t *testing.T) {
 		synctest.Wait()
 		first()
 		time.Sleep(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
 		if fmt.Sprint(order) != "[large small]" {
 			t.Errorf("order %v", order)
 		}
