@@ -178,6 +178,7 @@ func (m *maker) prepare(ctx context.Context) error {
 	if !bytes.Equal(m.rec.head, im.Head) || !bytes.Equal(m.rec.tail, im.Tail) || m.rec.tailOff != im.TailOffset {
 		return fmt.Errorf("prove metadata: %w", ErrMismatch)
 	}
+	m.rec.neu, m.rec.head, m.rec.tail = m.neu.model, im.Head, im.Tail // what was rebuilt is the same; keep one
 	sp := &space{old: m.old.content, plains: newPlains(m.opt.TempDir, plainsMemory(m.opt)), neu: m.neu.content}
 	m.rec.groups = groupDecoder{neu: m.rec.neu, space: sp, pred: &basePredictor{m.old.model, m.rec.neu, sp}, memory: m.rec.memory, coders: &coders{}}
 	m.rec.space = sp
