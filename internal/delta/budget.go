@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Options.MemoryBytes is what the whole process may take, with DefaultMemoryBytes in mind: an eighth and more of it is for the program
+// Options.MemoryBytes is what the whole process may take, with DefaultMemoryBytes in mind: about a tenth of it is for the program
 // itself, the tables of the images and the coders of the goroutines; 25/32 are lent to groups while they are encoded or decoded, and to the old
 // content that they are compared with; the rest is divided among small caches and queues.
 

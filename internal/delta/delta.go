@@ -44,7 +44,7 @@ type Source interface {
 
 // Options say how to work. The zero value is usable.
 type Options struct {
-	// MemoryBytes bounds the memory of all goroutines together; zero means DefaultMemoryBytes. An eighth of it is set aside for the tables of the
+	// MemoryBytes bounds the memory of all goroutines together; zero means DefaultMemoryBytes. About a tenth of it is set aside for the tables of the
 	// images (about 100 bytes per file and 50 per stored block), the index and the entropy coders of each goroutine, whatever they take. A
 	// program that also sets HeapLimit takes no more in all. A delta that needs more is ErrLimit.
 	MemoryBytes int64

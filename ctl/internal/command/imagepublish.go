@@ -7,12 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/progress"
 	"github.com/ltsp-fleet/ltsp-fleet/ctl/internal/publish"
+	"github.com/ltsp-fleet/ltsp-fleet/internal/delta"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/inspect"
 	"github.com/ltsp-fleet/ltsp-fleet/internal/manifest"
 )
@@ -33,6 +35,9 @@ func (a *app) imagePublish() *cobra.Command {
 			o.File = args[0]
 			if err := manifest.CheckName(o.Name); err != nil {
 				return usageError{err}
+			}
+			if o.Base != "" {
+				debug.SetMemoryLimit(delta.HeapLimit(delta.DefaultMemoryBytes))
 			}
 			return a.stream(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
 				return a.runPublish(ctx, conn, o, channels)
